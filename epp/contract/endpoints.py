@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Endpoints as plugins see them: identities, and columns of numbers.
+
+An `Endpoint` is an immutable identity (one address and port that serves a model). What is known about it lives in
+`Columns`, a structure of arrays with one stable row per endpoint, written by `epp.endpoints` alone. A candidate set
+is `Endpoints`: row numbers plus a view of the columns. A plugin computes whole arrays; it never loops over endpoints.
+
+`waiting`, `running` and `kv_utilization` are what the endpoint's metrics page said last; what was sent there since is
+in `in_flight_requests` and `in_flight_tokens`. Never-scraped endpoints read as idle (0), as in the Go EPP;
+`age_s` is then infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+def format_address(ip: str, port: int) -> str:
+    """`ip:port`, with IPv6 in brackets."""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address that serves a model.
+
+    `generation` tells two lives of the same name apart: it changes when an endpoint is removed and added again.
+    `row` is its place in the columns while it lives.
+    """
+
+    namespace: str
+    name: str
+    ip: str
+    port: int
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    rank: int = 0
+    row: int = -1
+    generation: int = 0
+
+    @property
+    def id(self) -> str:
+        """`namespace/name`, unique in a pool."""
+        return f"{self.namespace}/{self.name}"
+
+    @property
+    def address(self) -> str:
+        """`ip:port`, as Envoy wants it."""
+        return format_address(self.ip, self.port)
+
+
+class Columns:
+    """The pool table's arrays; index is an endpoint's `row`. Shapes are all (capacity,), dtype float64.
+
+    * waiting, running: requests, as scraped
+    * kv_utilization: 0..1, as scraped
+    * block_size_tokens, num_blocks: cache configuration as scraped, 0 when unknown
+    * scraped_at_s: the clock's time of the last good scrape, -inf when there was none
+    * in_flight_requests, in_flight_tokens: leases held now
+    """
+
+    NAMES = (
+        "waiting",
+        "running",
+        "kv_utilization",
+        "block_size_tokens",
+        "num_blocks",
+        "scraped_at_s",
+        "in_flight_requests",
+        "in_flight_tokens",
+    )
+    __slots__ = (*NAMES, "_label_cache", "endpoints")
+
+    waiting: FloatArray
+    running: FloatArray
+    kv_utilization: FloatArray
+    block_size_tokens: FloatArray
+    num_blocks: FloatArray
+    scraped_at_s: FloatArray
+    in_flight_requests: FloatArray
+    in_flight_tokens: FloatArray
+
+    def __init__(self, capacity: int = 16) -> None:
+        for name in self.NAMES:
+            setattr(self, name, np.zeros(capacity))
+        self.scraped_at_s.fill(-np.inf)
+        self.endpoints: tuple[Endpoint | None, ...] = (None,) * capacity
+        self._label_cache: dict[str, NDArray[np.object_]] = {}
+
+    @property
+    def capacity(self) -> int:
+        """How many rows there are, used or not."""
+        return len(self.endpoints)
+
+    def grow(self, capacity: int) -> None:
+        """Make room for `capacity` rows; rows keep their numbers and values."""
+        extra = capacity - self.capacity
+        for name in self.NAMES:
+            fill = -np.inf if name == "scraped_at_s" else 0.0
+            setattr(self, name, np.concatenate([getattr(self, name), np.full(extra, fill)]))
+        self.replace_endpoints(self.endpoints + (None,) * extra)
+
+    def replace_endpoints(self, endpoints: tuple[Endpoint | None, ...]) -> None:
+        """Change membership; called by the one writer. Earlier candidate sets keep the tuple they saw."""
+        self.endpoints = endpoints
+        self._label_cache.clear()
+
+    def label(self, key: str) -> NDArray[np.object_]:
+        """The value of label `key` for every row, None where absent."""
+        column = self._label_cache.get(key)
+        if column is None:
+            column = np.array([None if e is None else e.labels.get(key) for e in self.endpoints], dtype=np.object_)
+            self._label_cache[key] = column
+        return column
+
+
+def _column(name: str, doc: str) -> Any:
+    def read(self: Endpoints) -> FloatArray:
+        values: FloatArray = getattr(self.columns, name)[self.rows]
+        return values
+
+    read.__doc__ = doc
+    return property(read)
+
+
+class Endpoints:
+    """A candidate set: n endpoints, every property an array of shape (n,) in the same order."""
+
+    __slots__ = ("columns", "identities", "now_s", "rows")
+
+    def __init__(self, columns: Columns, rows: IntArray, now_s: float) -> None:
+        self.columns = columns
+        # The writer replaces the tuple when membership changes, so this reference stays true for a record.
+        self.identities = columns.endpoints
+        self.rows = rows
+        self.now_s = now_s
+
+    waiting: FloatArray = _column("waiting", "Requests in the endpoint's queue, as scraped.")
+    running: FloatArray = _column("running", "Requests the endpoint is working on, as scraped.")
+    kv_utilization: FloatArray = _column("kv_utilization", "KV cache in use, 0..1, as scraped.")
+    block_size_tokens: FloatArray = _column("block_size_tokens", "Cache block size, 0 when unknown.")
+    num_blocks: FloatArray = _column("num_blocks", "Cache size in blocks, 0 when unknown.")
+    in_flight_requests: FloatArray = _column("in_flight_requests", "Requests we sent that have not ended.")
+    in_flight_tokens: FloatArray = _column("in_flight_tokens", "Uncached prompt tokens of those requests.")
+
+    @property
+    def age_s(self) -> FloatArray:
+        """Seconds since the last good scrape, inf when there was none."""
+        age: FloatArray = self.now_s - self.columns.scraped_at_s[self.rows]
+        return age
+
+    def label(self, key: str) -> NDArray[np.object_]:
+        """The value of label `key` for each candidate, None where absent."""
+        return self.columns.label(key)[self.rows]
+
+    def take(self, by_row: NDArray[Any]) -> NDArray[Any]:
+        """Pick this set's values out of an array that is indexed by row (what producers publish)."""
+        return by_row[self.rows]
+
+    def where(self, mask: BoolArray) -> Endpoints:
+        """The candidates for which `mask` (shape (n,)) is true."""
+        return Endpoints(self.columns, self.rows[mask], self.now_s)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> Endpoint:
+        endpoint = self.identities[int(self.rows[position])]
+        if endpoint is None:
+            raise IndexError(f"row {int(self.rows[position])} holds no endpoint")
+        return endpoint
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return (self[i] for i in range(len(self.rows)))
+
+
+Clock = Callable[[], float]
+"""Monotonic seconds."""

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an application of ext_proc implements, and the values it deals in.
+
+One `Handler` lives as long as one HTTP request. `Exchange` speaks the protocol for it, in whatever body modes Envoy
+is configured; the handler sees a request, answers with an `Outcome`, watches the response, and is closed exactly once.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class BodyMode(enum.IntEnum):
+    """How Envoy sends bodies; the numbers are the protocol's."""
+
+    NONE = 0
+    STREAMED = 1
+    BUFFERED = 2
+    BUFFERED_PARTIAL = 3
+    FULL_DUPLEX_STREAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request as far as Envoy lets us see it before it must be routed.
+
+    * headers: lower-case names, pseudo headers included; the last of several equal names wins
+    * body: the whole body; None when the mode shows none of it before routing (NONE, STREAMED) or there is none
+    * body_complete: false when Envoy cut the body (BUFFERED_PARTIAL over its limit)
+    * metadata: filter metadata by namespace, as plain values
+    """
+
+    headers: Mapping[str, str]
+    body: bytes | None
+    body_complete: bool
+    mode: BodyMode
+    metadata: Mapping[str, Mapping[str, Any]]
+
+
+HeaderList = Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Send the request on.
+
+    * set_headers: request headers to set, overwriting; remove_headers: names to remove
+    * metadata: dynamic metadata by namespace
+    * body: a replacement of the body, None to forward the original bytes
+    * response: whether the handler wants to see the response; when not, the stream ends after the request phase
+    """
+
+    set_headers: HeaderList = ()
+    remove_headers: Sequence[str] = ()
+    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    body: bytes | None = None
+    response: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Immediate:
+    """Answer the request ourselves."""
+
+    status: int
+    body: bytes = b""
+    headers: HeaderList = ()
+
+
+Outcome = Route | Immediate
+
+
+class End(enum.Enum):
+    """How a stream ended, seen from ext_proc."""
+
+    COMPLETE = "complete"
+    """The end of the response (or its trailers) was processed, or we ended the stream ourselves."""
+    GONE = "gone"
+    """The client or Envoy went away first."""
+    FAILED = "failed"
+    """The peer broke the protocol, or the handler raised."""
+
+
+class Handler(Protocol):
+    """The application's side of one HTTP request. Only `request` may return an awaitable."""
+
+    def request(self, request: HttpRequest) -> Outcome | Awaitable[Outcome]:
+        """Decide what becomes of the request. Called once."""
+        ...
+
+    def response_headers(self, headers: Mapping[str, str], end: bool) -> HeaderList:
+        """The response's headers arrived; returns headers to set on it. `end`: there will be no body."""
+        ...
+
+    def response_body(self, chunk: bytes, end: bool) -> None:
+        """A piece of the response's body passed by, unchanged. `end` marks the last one."""
+        ...
+
+    def closed(self, end: End) -> None:
+        """The stream is over; called exactly once, last, on every way out."""
+        ...
