@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one reading of an endpoint's metrics page said. None: the page did not say, so the value known before stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One reading, over all engines of the endpoint.
+
+    * waiting, running: requests, 0 or more
+    * kv_utilization: share of the KV cache in use, 0..1
+    * block_size_tokens: tokens a cache block holds, num_blocks: cache blocks; both above 0
+    """
+
+    waiting: float | None = None
+    running: float | None = None
+    kv_utilization: float | None = None
+    block_size_tokens: float | None = None
+    num_blocks: float | None = None
