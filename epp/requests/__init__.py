@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""From bytes to an `InferenceRequest`, and from a response's bytes to its `Usage`."""

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pool table: who may be chosen, what is known of them, and what we have sent them.
+
+Invariants:
+* This class is the only writer of `Columns`.
+* An endpoint keeps its row and generation while its name, address and incarnation stay the same; new labels do not
+  end a life. Anything else is a removal followed by an addition, with a new generation and zeroed columns.
+* What arrives late for a past generation (a scrape's result, a lease's end) changes nothing.
+* `in_flight_*` of a row is the sum over the open leases of its present generation, so never negative.
+
+Everything runs on the event loop's thread and nothing awaits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+
+from epp.contract.discovery import EndpointSpec
+from epp.contract.endpoints import Clock, Columns, Endpoint, Endpoints, IntArray
+from epp.contract.plugins import EndpointHook
+from epp.contract.signals import Sample
+from epp.endpoints.lease import Lease
+
+log = logging.getLogger("epp.endpoints")
+
+
+class Pool:
+    """Endpoints by row. `synced` turns true with the first snapshot and stays so."""
+
+    def __init__(self, clock: Clock, capacity: int = 16) -> None:
+        self.columns = Columns(capacity)
+        self.synced = False
+        self._clock = clock
+        self._live: dict[str, tuple[EndpointSpec, Endpoint]] = {}
+        self._free = list(range(capacity - 1, -1, -1))
+        self._generations = itertools.count(1)
+        self._hooks: list[EndpointHook] = []
+        self._rows: IntArray = np.empty(0, dtype=np.int64)
+        self._rows_by_ip: dict[str, list[int]] = {}
+        self._row_by_address: dict[str, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter([endpoint for _, endpoint in self._live.values()])
+
+    def subscribe(self, hook: EndpointHook) -> None:
+        """Tell `hook` of every change from now on, and of the endpoints there are."""
+        self._hooks.append(hook)
+        for _, endpoint in self._live.values():
+            _told(hook.on_endpoint_added, endpoint)
+
+    def unsubscribe(self, hook: EndpointHook) -> None:
+        """Tell `hook` nothing any more."""
+        self._hooks.remove(hook)
+
+    def apply(self, snapshot: Sequence[EndpointSpec]) -> None:
+        """Make the pool hold exactly `snapshot`. Of two entries with one id the first counts."""
+        wanted: dict[str, EndpointSpec] = {}
+        for spec in snapshot:
+            wanted.setdefault(spec.id, spec)
+        removed, added = [], []
+        for key, (spec, endpoint) in list(self._live.items()):
+            new = wanted.get(key)
+            if new is None or not _same_life(spec, new):
+                removed.append(self._remove(key, endpoint))
+        identities = list(self.columns.endpoints)
+        for endpoint in removed:
+            identities[endpoint.row] = None
+        for key, spec in wanted.items():
+            held = self._live.get(key)
+            if held is None:
+                endpoint = self._add(key, spec)
+                added.append(endpoint)
+                identities.extend([None] * (self.columns.capacity - len(identities)))
+            elif held[0].labels != spec.labels:
+                endpoint = _identity(spec, held[1].row, held[1].generation)
+                self._live[key] = (spec, endpoint)
+            else:
+                continue
+            identities[endpoint.row] = endpoint
+        self._publish(tuple(identities))
+        self.synced = True
+        for hook in self._hooks:
+            for endpoint in removed:
+                _told(hook.on_endpoint_removed, endpoint)
+            for endpoint in added:
+                _told(hook.on_endpoint_added, endpoint)
+
+    def candidates(self) -> Endpoints:
+        """All endpoints, as of now."""
+        return Endpoints(self.columns, self._rows, self._clock())
+
+    def subset(self, hints: Iterable[str]) -> Endpoints:
+        """The endpoints named by `hints`: `ip`, `ip:port`, `[ip6]:port`, `[ip6]` or a bare `ip6`."""
+        rows: dict[int, None] = {}
+        for hint in hints:
+            text = hint.strip()
+            found = self._row_by_address.get(text) or self._rows_by_ip.get(text.strip("[]")) or ()
+            rows.update(dict.fromkeys(found))
+        return Endpoints(self.columns, np.fromiter(rows, dtype=np.int64, count=len(rows)), self._clock())
+
+    def record(self, endpoint: Endpoint, sample: Sample) -> bool:
+        """Write what a scrape said; values the page did not have stay. False when the endpoint is gone."""
+        if not self._alive(endpoint):
+            return False
+        columns, row = self.columns, endpoint.row
+        if sample.waiting is not None:
+            columns.waiting[row] = sample.waiting
+        if sample.running is not None:
+            columns.running[row] = sample.running
+        if sample.kv_utilization is not None:
+            columns.kv_utilization[row] = sample.kv_utilization
+        if sample.block_size_tokens is not None:
+            columns.block_size_tokens[row] = sample.block_size_tokens
+        if sample.num_blocks is not None:
+            columns.num_blocks[row] = sample.num_blocks
+        columns.scraped_at_s[row] = self._clock()
+        return True
+
+    def charge(self, endpoint: Endpoint, tokens: float) -> Lease:
+        """Book one request with `tokens` uncached prompt tokens on `endpoint` until the lease is released."""
+        tokens = float(round(tokens))  # whole numbers add and subtract exactly
+        self._book(endpoint, 1.0, tokens)
+        return Lease(self._book, endpoint, tokens)
+
+    def _book(self, endpoint: Endpoint, requests: float, tokens: float) -> None:
+        if self._alive(endpoint):
+            self.columns.in_flight_requests[endpoint.row] += requests
+            self.columns.in_flight_tokens[endpoint.row] += tokens
+
+    def _alive(self, endpoint: Endpoint) -> bool:
+        held = self.columns.endpoints[endpoint.row]
+        return held is not None and held.generation == endpoint.generation
+
+    def _add(self, key: str, spec: EndpointSpec) -> Endpoint:
+        if not self._free:
+            capacity = self.columns.capacity
+            self.columns.grow(capacity * 2)
+            self._free = list(range(capacity * 2 - 1, capacity - 1, -1))
+        row = self._free.pop()
+        for name in Columns.NAMES:
+            getattr(self.columns, name)[row] = 0.0
+        self.columns.scraped_at_s[row] = -np.inf
+        endpoint = _identity(spec, row, next(self._generations))
+        self._live[key] = (spec, endpoint)
+        return endpoint
+
+    def _remove(self, key: str, endpoint: Endpoint) -> Endpoint:
+        del self._live[key]
+        self._free.append(endpoint.row)
+        return endpoint
+
+    def _publish(self, identities: tuple[Endpoint | None, ...]) -> None:
+        self.columns.replace_endpoints(identities)
+        self._rows = np.array([e.row for _, e in self._live.values()], dtype=np.int64)
+        self._rows_by_ip, self._row_by_address = {}, {}
+        for _, endpoint in self._live.values():
+            self._rows_by_ip.setdefault(endpoint.ip, []).append(endpoint.row)
+            self._row_by_address.setdefault(endpoint.address, []).append(endpoint.row)
+
+
+def _same_life(old: EndpointSpec, new: EndpointSpec) -> bool:
+    return (old.ip, old.port, old.rank, old.incarnation) == (new.ip, new.port, new.rank, new.incarnation)
+
+
+def _identity(spec: EndpointSpec, row: int, generation: int) -> Endpoint:
+    return Endpoint(spec.namespace, spec.name, spec.ip, spec.port, spec.labels, spec.rank, row, generation)
+
+
+def _told(tell: Callable[[Endpoint], None], endpoint: Endpoint) -> None:
+    try:
+        tell(endpoint)
+    except Exception as error:
+        # One listener's fault must not keep the others, or the pool, from knowing.
+        log.error("%s raised on %s: %r", getattr(tell, "__qualname__", tell), endpoint.id, error)

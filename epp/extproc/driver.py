@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ties an `Exchange` to one stream of a transport.
+
+A request costs a task only when the handler's decision must be waited for. An exception of the handler, or a peer
+that breaks the protocol, ends this stream alone: with gRPC status INTERNAL, on which Envoy answers 500 or, if it is
+configured to fail open, goes on without us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from epp.contract.errors import ProtocolError
+from epp.extproc.exchange import Exchange
+from epp.extproc.handler import End, Handler, Outcome
+from epp.extproc.replies import Replies
+
+log = logging.getLogger("epp.extproc")
+
+PATH = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+"""The gRPC path of the service."""
+
+OK = 0
+INTERNAL = 13
+
+
+class Outlet(Protocol):
+    """Where replies go. The transports of `epp.transport` offer this for every stream."""
+
+    def send(self, message: bytes) -> None:
+        """Queue one serialised message."""
+        ...
+
+    def finish(self, status: int = OK, message: str = "") -> None:
+        """End the stream with a gRPC status after everything queued."""
+        ...
+
+
+class Driver:
+    """One stream: gets its messages, half-close and cancellation from the transport."""
+
+    __slots__ = ("_exchange", "_outlet", "_task")
+
+    def __init__(self, exchange: Exchange, outlet: Outlet) -> None:
+        self._exchange = exchange
+        self._outlet = outlet
+        self._task: asyncio.Task[None] | None = None
+
+    def message(self, data: bytes) -> None:
+        """One message from Envoy."""
+        exchange = self._exchange
+        try:
+            for reply in exchange.receive(data):
+                self._outlet.send(reply)
+        except Exception as error:
+            self._fail(error)
+            return
+        if exchange.awaiting is not None and self._task is None:
+            self._task = asyncio.ensure_future(self._wait(exchange.awaiting))
+        elif exchange.finished:
+            self._outlet.finish()
+
+    def half_closed(self) -> None:
+        """Envoy will send no more: its request is over, whether or not the response was seen to its end."""
+        self._stop(End.GONE)
+        self._outlet.finish()
+
+    def cancelled(self, _reason: str) -> None:
+        """The stream was reset or lost."""
+        self._stop(End.GONE)
+
+    async def _wait(self, outcome: Awaitable[Outcome]) -> None:
+        try:
+            replies = self._exchange.decided(await outcome)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._fail(error)
+            return
+        for reply in replies:
+            self._outlet.send(reply)
+        if self._exchange.finished:
+            self._outlet.finish()
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, ProtocolError):
+            log.warning("%s", error)
+        else:
+            log.error("the handler raised: %r", error, exc_info=error)
+        self._exchange.finished = True
+        self._stop(End.FAILED)
+        self._outlet.finish(INTERNAL, str(error) if isinstance(error, ProtocolError) else "internal error")
+
+    def _stop(self, end: End) -> None:
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self._exchange.close(end)
+
+
+def service(
+    open_handler: Callable[[], Handler], body_limit_bytes: int = 64 * 1024 * 1024
+) -> Callable[[Any, Outlet], Driver]:
+    """What to register under `PATH`: makes a handler and a driver for every stream."""
+    replies = Replies()
+
+    def open_stream(_metadata: Any, outlet: Outlet) -> Driver:
+        return Driver(Exchange(open_handler(), replies, body_limit_bytes), outlet)
+
+    return open_stream

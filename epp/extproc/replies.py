@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Building the messages we send to Envoy.
+
+Replies that never change are serialised once by `Replies`, which an exchange is given; everything else is built with
+upb, which costs about two microseconds a message. Header values go through `raw_value`; headers overwrite. Body
+pieces are at most 62,000 bytes, below the 64 KiB that some gateways allow for a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from epp.extproc.handler import HeaderList, Immediate, Route
+from epp.protos.ext_proc_pb2 import HeaderMutation, ProcessingResponse
+
+CHUNK_BYTES = 62_000
+OVERWRITE_OR_ADD = 2
+
+Struct = Mapping[str, Any]
+
+
+def set_headers(mutation: HeaderMutation, headers: HeaderList) -> None:
+    """Add `headers` to `mutation`, overwriting what is there."""
+    add = mutation.set_headers.add
+    for key, value in headers:
+        option = add()
+        option.append_action = OVERWRITE_OR_ADD
+        option.header.key = key
+        option.header.raw_value = value
+
+
+def fill_struct(struct: Any, values: Struct) -> None:
+    """Write plain values into a protobuf Struct (`Struct.update` is several times slower for short strings)."""
+    fields = struct.fields
+    for key, value in values.items():
+        if isinstance(value, str):
+            fields[key].string_value = value
+        elif isinstance(value, Mapping):
+            fill_struct(fields[key].struct_value, value)
+        else:
+            struct.update({key: value})
+
+
+class Replies:
+    """The replies that never change, as bytes."""
+
+    __slots__ = (
+        "request_body",
+        "request_headers",
+        "request_trailers",
+        "response_body",
+        "response_headers",
+        "response_trailers",
+    )
+
+    def __init__(self) -> None:
+        def empty(name: str) -> bytes:
+            reply = ProcessingResponse()
+            member = getattr(reply, name)
+            # A present but empty `response` is what Envoy takes for "go on"; trailers have no such member.
+            (member if "trailers" in name else member.response).SetInParent()
+            return reply.SerializeToString()
+
+        self.request_headers = empty("request_headers")
+        self.request_body = empty("request_body")
+        self.request_trailers = empty("request_trailers")
+        self.response_headers = empty("response_headers")
+        self.response_body = empty("response_body")
+        self.response_trailers = empty("response_trailers")
+
+
+def route_headers(route: Route) -> bytes:
+    """The answer to the request's headers that carries the decision."""
+    reply = ProcessingResponse()
+    _decide(reply, reply.request_headers.response, route)
+    return reply.SerializeToString()
+
+
+def route_body(route: Route) -> bytes:
+    """The answer to a buffered request body that carries the decision."""
+    reply = ProcessingResponse()
+    common = reply.request_body.response
+    _decide(reply, common, route)
+    if route.body is not None:
+        common.body_mutation.body = route.body
+        set_headers(common.header_mutation, [("content-length", b"%d" % len(route.body))])
+    return reply.SerializeToString()
+
+
+def route_trailers(route: Route) -> bytes:
+    """The answer to request trailers when nothing came before them; only metadata can still be set."""
+    reply = ProcessingResponse()
+    reply.request_trailers.SetInParent()
+    fill_struct(reply.dynamic_metadata, route.metadata)
+    return reply.SerializeToString()
+
+
+def request_pieces(body: bytes, ends: bool) -> Iterator[bytes]:
+    """The request's body as streamed pieces; the last one ends the stream if `ends`."""
+    for start in range(0, len(body), CHUNK_BYTES) if body else (0,):
+        reply = ProcessingResponse()
+        piece = reply.request_body.response.body_mutation.streamed_response
+        piece.body = body[start : start + CHUNK_BYTES]
+        piece.end_of_stream = ends and start + CHUNK_BYTES >= len(body)
+        yield reply.SerializeToString()
+
+
+def response_pieces(body: bytes, end: bool) -> Iterator[bytes]:
+    """A streamed response chunk handed back, in pieces of the allowed size."""
+    for start in range(0, len(body), CHUNK_BYTES) if body else (0,):
+        reply = ProcessingResponse()
+        piece = reply.response_body.response.body_mutation.streamed_response
+        piece.body = body if len(body) <= CHUNK_BYTES else body[start : start + CHUNK_BYTES]
+        piece.end_of_stream = end and start + CHUNK_BYTES >= len(body)
+        yield reply.SerializeToString()
+
+
+def response_headers(headers: HeaderList) -> bytes:
+    """The answer to the response's headers that sets `headers`."""
+    reply = ProcessingResponse()
+    common = reply.response_headers.response
+    common.SetInParent()
+    set_headers(common.header_mutation, headers)
+    return reply.SerializeToString()
+
+
+def immediate(answer: Immediate) -> bytes:
+    """Answer the request ourselves."""
+    reply = ProcessingResponse()
+    reply.immediate_response.status.code = answer.status
+    reply.immediate_response.body = answer.body
+    if answer.headers:
+        set_headers(reply.immediate_response.headers, answer.headers)
+    return reply.SerializeToString()
+
+
+def _decide(reply: ProcessingResponse, common: Any, route: Route) -> None:
+    common.clear_route_cache = True
+    set_headers(common.header_mutation, route.set_headers)
+    if route.remove_headers:
+        common.header_mutation.remove_headers.extend(route.remove_headers)
+    if route.metadata:
+        fill_struct(reply.dynamic_metadata, route.metadata)

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shapes of request bodies, read once, typed, only the fields that routing needs.
+
+msgspec skips everything else without building it. Fields a client may fill loosely (`stream`, limits) are read as they
+are and taken only when they have the right type, as the Go EPP does. Texts of errors are the Go EPP's
+(reference: OpenAI parser of llm-d-router), followed by what was wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from epp.contract.errors import BadRequest
+from epp.requests.prompts import chat_stream, json_stream, text_stream, token_stream
+
+
+class _Common(msgspec.Struct):
+    model: Any = None
+    stream: Any = None
+    cache_salt: Any = None
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _Chat(_Common):
+    messages: list[_Message] | None = None
+    tools: msgspec.Raw = msgspec.Raw()
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
+
+
+class _Completion(_Common):
+    prompt: str | list[Any] | None = None
+    max_tokens: Any = None
+
+
+class _Embedding(_Common):
+    input: msgspec.Raw = msgspec.Raw()
+
+
+class _Response(_Common):
+    input: msgspec.Raw = msgspec.Raw()
+    instructions: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+    max_output_tokens: Any = None
+
+
+class _Conversation(_Common):
+    items: msgspec.Raw = msgspec.Raw()
+
+
+class _Image(_Common):
+    prompt: Any = None
+
+
+class Parsed(msgspec.Struct, frozen=True):
+    """What routing needs of a body. `prompts`: u32 streams, see `epp.contract.requests`."""
+
+    model: str
+    stream: bool
+    prompts: tuple[bytes, ...]
+    cache_salt: str
+    max_output_tokens: int | None
+
+
+Reader = Callable[[bytes], Parsed]
+
+_chat = msgspec.json.Decoder(_Chat)
+_completion = msgspec.json.Decoder(_Completion)
+_embedding = msgspec.json.Decoder(_Embedding)
+_response = msgspec.json.Decoder(_Response)
+_conversation = msgspec.json.Decoder(_Conversation)
+_image = msgspec.json.Decoder(_Image)
+
+
+def read_chat(body: bytes) -> Parsed:
+    """A chat completion."""
+    chat = _decode(_chat, body, "invalid chat completions request: must have valid messages field")
+    if not chat.messages:
+        raise BadRequest("invalid chat completions request: must have valid messages field")
+    stream = chat_stream(bytes(chat.tools), ((m.role, m.content) for m in chat.messages))
+    return _parsed(chat, (stream,), chat.max_completion_tokens or chat.max_tokens)
+
+
+def read_completion(body: bytes) -> Parsed:
+    """A completion: one text, several, or token ids."""
+    completion = _decode(_completion, body, "invalid completions request: must have prompt field")
+    prompt = completion.prompt
+    if prompt is None:
+        raise BadRequest("invalid completions request: must have prompt field")
+    return _parsed(completion, _prompt_streams(prompt), completion.max_tokens)
+
+
+def _prompt_streams(prompt: str | list[Any]) -> tuple[bytes, ...]:
+    """One text, one list of token ids, or a list of either."""
+    if isinstance(prompt, str):
+        return (text_stream(prompt),)
+    try:
+        if prompt and isinstance(prompt[0], int):
+            return (token_stream(prompt),)
+        return tuple(text_stream(p) if isinstance(p, str) else token_stream(p) for p in prompt)
+    except (TypeError, ValueError, OverflowError):
+        raise BadRequest(
+            "invalid completions request: must have prompt field: a string, token ids, or a list of either"
+        ) from None
+
+
+def read_embedding(body: bytes) -> Parsed:
+    """An embedding: whatever the input is, its JSON is the prompt."""
+    embedding = _decode(_embedding, body, "invalid embeddings request: must have input field")
+    return _parsed(embedding, (_required(embedding.input, "embeddings", "input"),), None)
+
+
+def read_response(body: bytes) -> Parsed:
+    """A response of the Responses API."""
+    response = _decode(_response, body, "invalid responses request: must have input field")
+    _required(response.input, "responses", "input")
+    parts = (("instructions", response.instructions), ("tools", response.tools), ("input", response.input))
+    stream = json_stream([(name, bytes(raw)) for name, raw in parts if _given(raw)])
+    return _parsed(response, (stream,), response.max_output_tokens)
+
+
+def read_conversation(body: bytes) -> Parsed:
+    """A conversation: its items' JSON is the prompt."""
+    conversation = _decode(_conversation, body, "invalid conversations request: must have items field")
+    return _parsed(conversation, (_required(conversation.items, "conversations", "items"),), None)
+
+
+def read_image(body: bytes) -> Parsed:
+    """An image generation; there is no prefix cache to follow, so no prompt stream."""
+    image = _decode(_image, body, "invalid images generations request: must have prompt field")
+    if not isinstance(image.prompt, str) or not image.prompt:
+        raise BadRequest("invalid images generations request: must have prompt field")
+    return _parsed(image, (), None)
+
+
+def _parsed(body: Any, prompts: tuple[bytes, ...], limit: Any) -> Parsed:
+    if not isinstance(body.model, str) or not body.model:
+        raise BadRequest("model not found in request body; add the field `model` with the model's name")
+    return Parsed(
+        model=body.model,
+        stream=body.stream is True,
+        prompts=prompts,
+        cache_salt=body.cache_salt if isinstance(body.cache_salt, str) else "",
+        max_output_tokens=limit if isinstance(limit, int) else None,
+    )
+
+
+def _decode(decoder: Any, body: bytes, wrong_shape: str) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{wrong_shape} ({error})") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"error unmarshaling request bodyMap: {error}; the body must be a JSON object") from None
+    except RecursionError:
+        raise BadRequest("error unmarshaling request bodyMap: the JSON is nested too deeply") from None
+
+
+def _given(raw: msgspec.Raw) -> bool:
+    return bytes(raw) not in (b"", b"null")
+
+
+def _required(raw: msgspec.Raw, what: str, name: str) -> bytes:
+    if not _given(raw):
+        raise BadRequest(f"invalid {what} request: must have {name} field")
+    return text_stream(bytes(raw))
