@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `epp`. A first argument that is no subcommand means `serve`, so that the Go EPP's argv works as it is.
+
+Exit codes: 0 done, 1 a configuration or the environment is wrong, 2 the command line is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from epp.contract.errors import EppError, UsageError
+
+HELP = """\
+epp: an endpoint picker for LLM inference, behind Envoy
+
+  epp up [...]       a whole stack on this machine: simulated pods, the picker, real Envoy
+  epp serve [...]    the picker itself; also plain `epp --flag ...`
+  epp check CONFIG   print what a configuration will do, and every mistake in it
+  epp sim-pod [...]  one simulated vLLM pod
+  epp version        the version
+
+`epp COMMAND --help` tells the options of each.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else "help"
+    if name in ("help", "version") and len(arguments) <= 1:
+        return _print(name)
+    command = _commands().get(name)
+    try:
+        return command(arguments[1:]) if command is not None else _serve(arguments)
+    except UsageError as error:
+        print(f"epp: {error}", file=sys.stderr)
+        return 2
+    except EppError as error:
+        print(f"epp: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
+    return {"serve": _serve, "up": _up, "sim-pod": _sim_pod, "check": _check}
+
+
+def _print(name: str) -> int:
+    from epp import __version__
+
+    print(HELP if name == "help" else __version__, end="" if name == "help" else "\n")
+    return 0
+
+
+# Each command imports its own rooms: the service never loads what only `up` needs, and a help probe loads next to
+# nothing.
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    from epp.service.command import main as serve
+
+    return serve(arguments)
+
+
+def _up(arguments: Sequence[str]) -> int:
+    from epp.local.up import main as up
+
+    return up(arguments)
+
+
+def _sim_pod(arguments: Sequence[str]) -> int:
+    from epp.local.sim.command import main as sim_pod
+
+    return sim_pod(arguments)
+
+
+def _check(arguments: Sequence[str]) -> int:
+    from epp.config.check import main as check
+
+    return check(arguments)

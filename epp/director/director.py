@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Opens a life for every stream, and says who may be chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from epp.contract.endpoints import Clock, Endpoints
+from epp.contract.errors import ServiceUnavailable
+from epp.director.headers import SUBSET_KEY, SUBSET_NAMESPACE
+from epp.director.life import Life
+from epp.director.plan import Plan, Settings
+from epp.endpoints.pool import Pool
+from epp.extproc import HttpRequest
+from epp.observe.recorder import Recorder
+
+
+class Director:
+    """Opens a `Life` for every stream. `plan` may be replaced at any time: a request keeps the one it started with."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        plan: Plan,
+        recorder: Recorder,
+        *,
+        clock: Clock,
+        new_request_id: Callable[[], str],
+        settings: Settings,
+    ) -> None:
+        self.pool = pool
+        self.plan = plan
+        self.recorder = recorder
+        self.clock = clock
+        self.new_request_id = new_request_id
+        self.settings = settings
+
+    def open(self) -> Life:
+        """The handler of one more request."""
+        return Life(self)
+
+    def candidates(self, http: HttpRequest) -> Endpoints:
+        """Who may be chosen. Raises `ServiceUnavailable` when nobody."""
+        hint = http.metadata.get(SUBSET_NAMESPACE, {}).get(SUBSET_KEY) if self.settings.subset_filter else None
+        if hint is None:
+            found = self.pool.candidates()
+        else:
+            hints = hint.split(",") if isinstance(hint, str) else [h for h in hint if isinstance(h, str)]
+            found = self.pool.subset(hints)
+        if not len(found):
+            why = "the pool has no endpoint" if hint is None else f"none of the subset {hint} is in the pool"
+            raise ServiceUnavailable(
+                f"failed to find endpoint candidates for serving the request: {why}", reason="rejected-no-endpoints"
+            )
+        return found

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of headers and metadata by which Envoy, its neighbours and we understand each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from epp.extproc import HeaderList
+
+DESTINATION = "x-gateway-destination-endpoint"
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+DROPPED_REASON = "x-llm-d-request-dropped-reason"
+WENT_INTO_RESPONSE = ("x-went-into-resp-headers", b"true")
+WORKER_HEADERS = frozenset(
+    ("x-prefiller-host-port", "x-encoder-hosts-ports", "x-data-parallel-host-port", "x-kv-cache-source-host-port")
+)
+"""Addresses a worker would follow: a client's copy never reaches it."""
+SYSTEM_HEADERS = WORKER_HEADERS | {
+    DESTINATION, f"{DESTINATION}-subset", f"{DESTINATION}-served", f"{DESTINATION}-scores", DROPPED_REASON,
+    "content-length", "x-llm-d-inference-fairness-id", "x-gateway-inference-fairness-id",
+    "x-llm-d-inference-objective", "x-gateway-inference-objective", "x-llm-d-model-name-rewrite",
+    "x-gateway-model-name-rewrite", "x-llm-d-slo-ttft-ms", "x-slo-ttft-ms", "x-llm-d-slo-tpot-ms", "x-slo-tpot-ms",
+    "x-llm-d-video-fps", "x-llm-d-video-duration-seconds", "x-llm-d-video-resolution",
+}  # fmt: skip
+"""Never echoed."""
+
+
+def echo(headers: Mapping[str, str]) -> HeaderList:
+    """All headers but the system's own, as the Go EPP sends them back."""
+    return [
+        (name, value.encode("utf-8", "surrogateescape"))
+        for name, value in headers.items()
+        if name not in SYSTEM_HEADERS
+    ]

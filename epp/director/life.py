@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of one request, from Envoy's first message to the release of what it held. Read this file first.
+
+    Life.request            the request is here as far as Envoy shows it: headers, and the body if there is one
+      read                  bytes -> InferenceRequest, once                       (epp.requests)
+      candidates            the pool, or the subset Envoy names                   (epp.endpoints)
+      producers             compute what scorers read; only here may it wait      (plugins)
+      schedule              filters, scorers, picker -> Decision                  (epp.scheduling)
+      charge                book the choice on the endpoint: the lease            (epp.endpoints)
+    Life.response_headers   status seen; the endpoint has the request
+    Life.response_body      first byte, tokens, usage
+    Life.closed             release, exactly once, on every way out
+
+Invariants: from reading the candidates to charging the chosen one nothing awaits, so two requests of one burst never
+see the same picture. Whatever fails, the request is answered with one line in the error envelope, and nothing else is
+disturbed. The body's bytes are forwarded as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING
+
+from epp.contract.decision import Decision
+from epp.contract.endpoints import Endpoints
+from epp.contract.errors import BadRequest, BodyTooLarge, Internal, RequestError
+from epp.contract.plugins import Producer
+from epp.contract.requests import Cause, Completion, InferenceRequest
+from epp.director.headers import DROPPED_REASON, WENT_INTO_RESPONSE, WORKER_HEADERS, echo
+from epp.director.producing import finish, produce
+from epp.endpoints.lease import Lease
+from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route
+from epp.observe.recorder import Series
+from epp.requests.encoding import decode, is_encoded
+from epp.requests.parser import OPAQUE, request_path
+from epp.requests.usage import UsageReader
+from epp.scheduling.guard import Guarded
+
+if TYPE_CHECKING:
+    from epp.director.director import Director
+
+log = logging.getLogger("epp.director")
+
+INLINE_DECODE_BYTES = 64 * 1024
+"""A compressed body longer than this is inflated in a thread."""
+_CAUSES = {End.COMPLETE: Cause.COMPLETE, End.GONE: Cause.CLIENT_GONE, End.FAILED: Cause.ERROR}
+
+
+class Life:
+    """One HTTP request, as `extproc.Handler`."""
+
+    __slots__ = (
+        "_bytes", "_decision", "_director", "_first_byte_s", "_last_byte_s", "_lease", "_new_id", "_plan", "_reached",
+        "_received_s", "_request", "_series", "_status", "_streaming", "_usage",
+    )  # fmt: skip
+
+    def __init__(self, director: Director) -> None:
+        self._director = director
+        self._plan = director.plan
+        self._received_s = director.clock()
+        self._request: InferenceRequest | None = None
+        self._decision: Decision | None = None
+        self._lease: Lease | None = None
+        self._series: Series | None = None
+        self._usage: UsageReader | None = None
+        self._new_id = False
+        self._reached = self._streaming = False
+        self._status: int | None = None
+        self._first_byte_s: float | None = None
+        self._last_byte_s = 0.0
+        self._bytes = 0
+
+    def request(self, http: HttpRequest) -> Outcome | Awaitable[Outcome]:
+        """Read it, choose, charge; an error becomes the envelope."""
+        try:
+            encoding = http.headers.get("content-encoding") if http.body else None
+            if is_encoded(encoding) and len(http.body or b"") > INLINE_DECODE_BYTES:
+                return self._decode_and_route(http, encoding or "")
+            return self._route(http, self._read(http, self._plain_body(http)))
+        except RequestError as error:
+            return self._refuse(error)
+        except Exception as error:
+            log.error("request failed: %r", error, exc_info=error)
+            return self._refuse(Internal("the endpoint picker failed on this request; its log says why"))
+
+    async def _decode_and_route(self, http: HttpRequest, encoding: str) -> Outcome:
+        try:
+            limit = self._director.settings.body_limit_bytes
+            body = await asyncio.to_thread(decode, http.body or b"", encoding, limit)
+            outcome = self._route(http, self._read(http, body))
+            return await outcome if isinstance(outcome, Awaitable) else outcome
+        except RequestError as error:
+            return self._refuse(error)
+
+    def _plain_body(self, http: HttpRequest) -> bytes | None:
+        body, limit = http.body, self._director.settings.body_limit_bytes
+        if not body:
+            return None
+        if len(body) > limit or (not http.body_complete and http.mode is BodyMode.FULL_DUPLEX_STREAMED):
+            raise BodyTooLarge(f"the body is longer than {limit} bytes; raise --max-body-size")
+        encoding = http.headers.get("content-encoding")
+        return decode(body, encoding or "", limit) if is_encoded(encoding) else body
+
+    def _read(self, http: HttpRequest, body: bytes | None) -> InferenceRequest:
+        headers = http.headers
+        path = request_path(headers)
+        parsed = OPAQUE
+        if body is not None:
+            try:
+                parsed = self._plan.parser.parse(path, body)
+            except BadRequest:
+                # A body that Envoy cut short is routed on what can be known: its load.
+                if http.body_complete:
+                    raise
+        request_id = headers.get("x-request-id")
+        if not request_id:
+            request_id = self._director.new_request_id()
+            self._new_id = True
+        model = parsed.model or headers.get("x-ai-eg-model", "")
+        fairness = headers.get("x-llm-d-inference-fairness-id") or headers.get("x-gateway-inference-fairness-id")
+        self._request = request = InferenceRequest(
+            request_id=request_id,
+            headers=headers,
+            path=path,
+            model=model,
+            target_model=model,
+            stream=parsed.stream,
+            prompts=parsed.prompts,
+            cache_salt=parsed.cache_salt,
+            max_output_tokens=parsed.max_output_tokens,
+            fairness_id=fairness or "default-flow",
+            body_bytes=len(http.body or b""),
+            received_s=self._received_s,
+        )
+        self._series = self._director.recorder.started(request)
+        return request
+
+    def _route(self, http: HttpRequest, request: InferenceRequest) -> Outcome | Awaitable[Outcome]:
+        candidates = self._director.candidates(http)
+        for position, guarded in enumerate(self._plan.producers):
+            waiting = produce(guarded, request, candidates)
+            if waiting is not None:
+                return self._produce_and_route(http, request, guarded, waiting, position + 1)
+        return self._choose(request, candidates)
+
+    async def _produce_and_route(
+        self, http: HttpRequest, request: InferenceRequest, guarded: Guarded[Producer], waiting: Awaitable[None],
+        position: int,
+    ) -> Outcome:  # fmt: skip
+        try:
+            await finish(guarded, waiting)
+            for later in self._plan.producers[position:]:
+                more = produce(later, request, self._director.candidates(http))
+                if more is not None:
+                    await finish(later, more)
+            # What was read before the wait is old: choose from the candidates of now.
+            return self._choose(request, self._director.candidates(http))
+        except RequestError as error:
+            return self._refuse(error)
+
+    def _choose(self, request: InferenceRequest, candidates: Endpoints) -> Route:
+        director, plan = self._director, self._plan
+        began_s = director.clock()
+        try:
+            decision = plan.scheduler.schedule(request, candidates)
+        except RequestError:
+            director.recorder.unscheduled(director.clock() - began_s, request)
+            raise
+        target = decision.target
+        tokens = float(request.prompt_tokens)
+        match = request.get(plan.prefix_key)
+        if match is not None:
+            tokens = match.uncached_tokens(target.row, request.prompt_tokens)
+        self._decision = decision
+        self._lease = director.pool.charge(target, tokens)
+        for hook in plan.routed_hooks:
+            try:
+                hook.plugin.on_routed(request, decision)
+            except Exception as error:
+                hook.failed(error)
+        director.recorder.scheduled(director.clock() - began_s, request, decision)
+        return self._answer(request, decision)
+
+    def _answer(self, request: InferenceRequest, decision: Decision) -> Route:
+        settings = self._director.settings
+        addresses = ",".join(endpoint.address for endpoint in decision.result.targets)
+        headers = [(settings.destination_header, addresses.encode())]
+        if self._new_id:
+            headers.append(("x-request-id", request.request_id.encode()))
+        if settings.echo_headers:
+            headers.extend(echo(request.headers))
+        chosen = {settings.destination_header: addresses}
+        return Route(
+            set_headers=headers,
+            remove_headers=[h for h in WORKER_HEADERS if h in request.headers],
+            metadata={settings.metadata_namespace: chosen} if settings.metadata_namespace else chosen,
+        )
+
+    def _refuse(self, error: RequestError) -> Immediate:
+        self._director.recorder.refused(error, self._request, self._series)
+        headers = [(DROPPED_REASON, error.reason.encode())] if error.reason else []
+        return Immediate(error.status, f"inference error: {error.code} - {error}".encode(), headers)
+
+    def response_headers(self, headers: Mapping[str, str], end: bool) -> HeaderList:
+        """The endpoint answered."""
+        self._reached = True
+        status = headers.get(":status", "")
+        self._status = int(status) if status.isdigit() else None
+        kind = headers.get("content-type", "")
+        self._streaming = "text/event-stream" in kind
+        if (self._streaming or "json" in kind) and not is_encoded(headers.get("content-encoding")):
+            self._usage = UsageReader()
+        if self._director.settings.echo_headers:
+            return [WENT_INTO_RESPONSE, *echo(headers)]
+        return (WENT_INTO_RESPONSE,)
+
+    def response_body(self, chunk: bytes, end: bool) -> None:
+        """A piece of the answer passes by."""
+        if not chunk:
+            return
+        now_s = self._director.clock()
+        if self._first_byte_s is None:
+            self._first_byte_s = now_s - self._received_s
+            if self._lease is not None:
+                self._lease.first_byte()
+            if self._series is not None:
+                self._series.first_byte(self._first_byte_s, self._streaming)
+        elif self._streaming and self._series is not None:
+            self._series.inter_token(now_s - self._last_byte_s)
+        self._last_byte_s = now_s
+        self._bytes += len(chunk)
+        if self._usage is not None:
+            self._usage.feed(chunk)
+
+    def closed(self, end: End) -> None:
+        """Release what was held, and tell how it ended."""
+        if self._lease is None or self._decision is None or self._request is None:
+            return
+        self._lease.release()
+        completion = Completion(
+            cause=_CAUSES[end],
+            reached_endpoint=self._reached,
+            status=self._status,
+            usage=self._usage.result() if self._usage is not None else None,
+            duration_s=self._director.clock() - self._received_s,
+            first_byte_s=self._first_byte_s,
+            response_bytes=self._bytes,
+        )
+        for hook in self._plan.done_hooks:
+            try:
+                hook.plugin.on_done(self._request, self._decision, completion)
+            except Exception as error:
+                hook.failed(error)
+        self._director.recorder.finished(self._request, self._series, completion, self._streaming)

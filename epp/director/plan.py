@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a configuration and the flags decide about every request, resolved once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from epp.contract.plugins import DoneHook, Producer, RoutedHook
+from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
+from epp.contract.requests import DataKey
+from epp.director.headers import DESTINATION
+from epp.requests.parser import Parser
+from epp.scheduling.guard import Guarded
+from epp.scheduling.scheduler import Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a configuration asks for, resolved once when it is loaded."""
+
+    scheduler: Scheduler
+    parser: Parser
+    producers: Sequence[Guarded[Producer]] = ()
+    routed_hooks: Sequence[Guarded[RoutedHook]] = ()
+    done_hooks: Sequence[Guarded[DoneHook]] = ()
+    prefix_key: DataKey[PrefixMatch] = PREFIX_MATCH
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What flags decide about every request. `metadata_namespace` "" puts the destination at the top level."""
+
+    destination_header: str = DESTINATION
+    metadata_namespace: str = "envoy.lb"
+    body_limit_bytes: int = 64 * 1024 * 1024
+    subset_filter: bool = True
+    echo_headers: bool = False

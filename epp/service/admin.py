@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The admin HTTP server: /metrics, /healthz and /readyz, on a thread of its own.
+
+A scrape of our metrics takes milliseconds of text building; on its own thread it delays a request by at most one
+switch interval of the interpreter. It reads counters only, so nothing is locked.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from epp.contract.errors import StartError
+
+StartResponse = Callable[..., Any]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 30
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+        """A scrape is not an event."""
+
+
+class Admin:
+    """Listens from construction on; `close` ends it."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, ready: Callable[[], str | None]) -> None:
+        """`ready` returns None when there is something to pick, else one line that says what is missing.
+
+        Raises `StartError` when the port cannot be used.
+        """
+        app = _app(make_wsgi_app(registry), ready)
+        server_class = _Server6 if ":" in host else _Server
+        try:
+            self._server = make_server(host, port, app, server_class, _Handler)
+        except OSError as error:
+            raise StartError(
+                f"metrics port {port} on {host} cannot be used: {error.strerror or error}; choose another --metrics-port"
+            ) from None
+        self._thread = threading.Thread(target=self._server.serve_forever, name="epp-admin", daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """The port in use."""
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=2)
+
+
+def _app(metrics: Any, ready: Callable[[], str | None]) -> Any:
+    def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path in ("/metrics", "/metrics/"):
+            answer: Iterable[bytes] = metrics(environ, start_response)
+            return answer
+        if path in ("/healthz", "/livez"):
+            return _text(start_response, "200 OK", "ok")
+        if path == "/readyz":
+            missing = ready()
+            return _text(start_response, "200 OK" if missing is None else "503 Service Unavailable", missing or "ok")
+        return _text(start_response, "404 Not Found", f"{path} is not served here; try /metrics, /healthz, /readyz")
+
+    return app
+
+
+def _text(start_response: StartResponse, status: str, line: str) -> list[bytes]:
+    body = f"{line}\n".encode()
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return [body]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gRPC health protocol, for every name a probe of any release asks for.
+
+    liveness                                      always SERVING: restarting us mends nothing about the pool
+    "", the ext_proc service, inference-extension SERVING once discovery has synced, even with no endpoint ready
+    readiness                                     SERVING when there is something to pick
+
+While draining all but liveness say NOT_SERVING. Other names get NOT_FOUND. The same answers are given on the health
+port (plaintext) and on the ext_proc port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from google.protobuf.message import DecodeError
+
+from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListResponse
+from epp.transport.call import INVALID_ARGUMENT, OK, Reply, Service
+
+SERVING = 1
+NOT_SERVING = 2
+SERVICE_UNKNOWN = 3
+NOT_FOUND = 5
+
+LIVENESS = "liveness"
+READINESS = "readiness"
+SYNCED_NAMES = ("", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension")
+
+
+class Health:
+    """What we say of ourselves. `synced` and `pickable` are asked at every probe; call `changed` when they may
+    have changed, so that watchers hear of it."""
+
+    def __init__(self, synced: Callable[[], bool], pickable: Callable[[], bool]) -> None:
+        self._synced = synced
+        self._pickable = pickable
+        self._draining = False
+        self._watchers: set[_Watch] = set()
+
+    def drain(self) -> None:
+        """From now on we are going away."""
+        self._draining = True
+        self.changed()
+
+    def status(self, name: str) -> int | None:
+        """The status of `name`, None when nobody knows it."""
+        if name == LIVENESS:
+            return SERVING
+        if name == READINESS:
+            return SERVING if self._synced() and self._pickable() and not self._draining else NOT_SERVING
+        if name in SYNCED_NAMES:
+            return SERVING if self._synced() and not self._draining else NOT_SERVING
+        return None
+
+    def changed(self) -> None:
+        """Tell watchers whose status is another one now."""
+        for watch in list(self._watchers):
+            watch.tell()
+
+    def services(self) -> Mapping[str, Service]:
+        """What to register with a transport."""
+        return {
+            "/grpc.health.v1.Health/Check": lambda _metadata, reply: _Check(self, reply),
+            "/grpc.health.v1.Health/List": lambda _metadata, reply: _List(self, reply),
+            "/grpc.health.v1.Health/Watch": lambda _metadata, reply: _Watch(self, self._watchers, reply),
+        }
+
+
+def _asked_name(data: bytes, reply: Reply) -> str | None:
+    try:
+        return HealthCheckRequest.FromString(data).service
+    except DecodeError:
+        reply.finish(INVALID_ARGUMENT, "not a HealthCheckRequest")
+        return None
+
+
+class _Check:
+    def __init__(self, health: Health, reply: Reply) -> None:
+        self._health = health
+        self._reply = reply
+
+    def message(self, data: bytes) -> None:
+        name = _asked_name(data, self._reply)
+        if name is None:
+            return
+        status = self._health.status(name)
+        if status is None:
+            known = ", ".join((LIVENESS, READINESS, *SYNCED_NAMES[1:]))
+            self._reply.finish(NOT_FOUND, f"unknown service {name!r}; known: {known} and the empty name")
+            return
+        self._reply.send(HealthCheckResponse(status=status).SerializeToString())
+        self._reply.finish(OK)
+
+    def half_closed(self) -> None:
+        """A unary call: the answer went out with the message."""
+
+    def cancelled(self, reason: str) -> None:
+        """Nothing is held."""
+
+
+class _List:
+    def __init__(self, health: Health, reply: Reply) -> None:
+        self._health = health
+        self._reply = reply
+
+    def message(self, data: bytes) -> None:
+        out = HealthListResponse()
+        for name in (LIVENESS, READINESS, *SYNCED_NAMES):
+            out.statuses[name].status = self._health.status(name) or NOT_SERVING
+        self._reply.send(out.SerializeToString())
+        self._reply.finish(OK)
+
+    def half_closed(self) -> None:
+        """A unary call: the answer went out with the message."""
+
+    def cancelled(self, reason: str) -> None:
+        """Nothing is held."""
+
+
+class _Watch:
+    def __init__(self, health: Health, watchers: set[_Watch], reply: Reply) -> None:
+        self._health = health
+        self._watchers = watchers
+        self._reply = reply
+        self._name: str | None = None
+        self._told: int | None = None
+
+    def message(self, data: bytes) -> None:
+        self._name = _asked_name(data, self._reply)
+        if self._name is not None:
+            self._watchers.add(self)
+            self.tell()
+
+    def tell(self) -> None:
+        status = self._health.status(self._name or "")
+        status = SERVICE_UNKNOWN if status is None else status
+        if status != self._told:
+            self._told = status
+            self._reply.send(HealthCheckResponse(status=status).SerializeToString())
+
+    def half_closed(self) -> None:
+        """The watch goes on: its one message has been sent."""
+
+    def cancelled(self, reason: str) -> None:
+        self._watchers.discard(self)
