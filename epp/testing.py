@@ -19,11 +19,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from epp.api import Columns, Endpoint, Endpoints, InferenceRequest, PluginContext
 from epp.contract.plugins import spec_of
 
-Values = float | Sequence[float]
+Values = float | Sequence[float] | NDArray[Any]
 """One number for every endpoint, or one for each."""
 
 
