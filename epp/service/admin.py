@@ -51,7 +51,7 @@ class Admin:
             self._server = make_server(host, port, app, server_class, _Handler)
         except OSError as error:
             raise StartError(
-                f"metrics port {port} on {host} cannot be used: {error.strerror or error}; choose another --metrics-port"
+                f"--metrics-port {port} on {host} cannot be used: {error.strerror or error}; choose another port"
             ) from None
         self._thread = threading.Thread(target=self._server.serve_forever, name="epp-admin", daemon=True)
         self._thread.start()

@@ -1,0 +1,41 @@
+# Everything a person does here: up, test, check, bench. A virtual environment is made on the first use.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: up test check bench protos clean
+
+up: $(VENV)/.local
+	$(BIN)/epp up $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# The generated code in epp/protos/ is committed; a test holds it against protos/.
+protos: $(VENV)/.dev
+	$(BIN)/python -m grpc_tools.protoc -Iepp/protos=protos --python_out=. --pyi_out=. \
+		epp/protos/ext_proc.proto epp/protos/health.proto
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[local]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
