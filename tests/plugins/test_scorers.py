@@ -101,7 +101,7 @@ def test_load_aware(parameters: dict[str, int], waiting: list[int], expected: li
         pytest.param({}, [2, 2], [0.0, 0.0], id="all equally busy"),
         pytest.param({"idleThreshold": 2}, [0, 2, 3, 4], [1.0, 1.0, 0.25, 0.0], id="at the idle threshold"),
         pytest.param({"idleThreshold": 9}, [3, 9], [1.0, 1.0], id="the busiest is idle"),
-        pytest.param({"idleThreshold": -1}, [0, 1], [1.0, 0.0], id="negative idle threshold is ignored"),
+        pytest.param({"idleThreshold": -1}, [0, 0], [1.0, 1.0], id="negative idle threshold is ignored"),
         pytest.param({"maxBusyScore": 0.5}, [0, 1, 4], [1.0, 0.375, 0.0], id="busy endpoints capped"),
         pytest.param({"maxBusyScore": 0.0}, [0, 1, 4], [1.0, 0.0, 0.0], id="explicit zero counts"),
         pytest.param({"maxBusyScore": 1.5}, [0, 1, 4], [1.0, 0.75, 0.0], id="above one is ignored"),
