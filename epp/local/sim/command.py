@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `epp sim-pod`: flags to a running pod, until SIGTERM or Ctrl-C, which end it at once."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from epp.contract.errors import EppError, StartError, UsageError
+from epp.local.sim.engine import EngineConfig
+from epp.local.sim.server import Pod, PodConfig, make_server
+
+DEFAULT_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a pod with the flags `argv`. Returns the exit code: 1 cannot start, 2 wrong flags."""
+    args = _parser().parse_args(argv)
+    try:
+        config = _config(args)
+        return run_loop(_serve(config, args.host, args.port))
+    except EppError as error:
+        print(f"epp sim-pod: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run_loop(main_coroutine: Coroutine[Any, Any, int]) -> int:
+    """Run on uvloop where it is installed, else on asyncio's own loop."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(main_coroutine)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main_coroutine)
+
+
+def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        value = kind(text)
+        if not (value > 0 and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    read.__name__ = kind.__name__
+    return read
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="epp sim-pod", description="A simulated vLLM server: no GPU, no weights.", allow_abbrev=False
+    )
+    add = parser.add_argument
+    count, rate = _positive(int), _positive(float)
+    engine, pod = EngineConfig(), PodConfig("", (DEFAULT_MODEL,))
+    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    add("--port", type=int, default=8000, help="port to listen on, 0 for a free one (%(default)s)")
+    add("--name", default="", help="the pod's name in x-inference-pod (sim-<host>-<port>)")
+    add("--model", action="append", metavar="NAME", help=f"served model name, repeatable ({DEFAULT_MODEL})")
+    add("--lora", action="append", metavar="NAME", default=[], help="served LoRA adapter, repeatable")
+    add("--seed", type=int, default=pod.seed, help="decides what the pod says (%(default)s)")
+    add("--speed", type=rate, default=engine.speed, help="factor on all engine times (%(default)s)")
+    add("--output-tokens", type=count, default=pod.output_tokens, help="length of an answer (%(default)s)")
+    add("--max-model-len", type=count, default=pod.max_model_len, help="prompt and output, tokens (%(default)s)")
+    add("--max-num-seqs", type=count, default=engine.max_num_seqs, help="sequences running at once (%(default)s)")
+    add("--max-num-batched-tokens", type=count, default=engine.max_batched_tokens, help="tokens a step (%(default)s)")
+    add("--block-size", type=count, default=engine.block_size_tokens, help="tokens a KV block (%(default)s)")
+    add("--num-gpu-blocks", type=count, default=engine.num_blocks, help="KV blocks (%(default)s)")
+    add("--prefill-tokens-per-s", type=rate, default=engine.prefill_tokens_per_s, help="prefill rate (%(default)s)")
+    add("--decode-step-ms", type=rate, default=engine.decode_step_s * 1e3, help="length of a step (%(default)s)")
+    add(
+        "--decode-step-ms-per-seq",
+        type=float,
+        default=engine.decode_step_per_seq_s * 1e3,
+        help="added for each sequence in the step (%(default)s)",
+    )
+    add("--old-kv-metric", action="store_true", help="name the KV metric vllm:gpu_cache_usage_perc, as old vLLM did")
+    return parser
+
+
+def _config(args: argparse.Namespace) -> PodConfig:
+    if not 0 <= args.port <= 65535:
+        raise UsageError(f"--port {args.port}: a port is 0 to 65535")
+    if not 0 <= args.decode_step_ms_per_seq < math.inf:
+        raise UsageError(f"--decode-step-ms-per-seq {args.decode_step_ms_per_seq}: must be 0 or more")
+    room = args.num_gpu_blocks * args.block_size
+    if room < args.max_model_len:
+        raise UsageError(
+            f"--max-model-len {args.max_model_len}: the cache holds {room} tokens "
+            f"({args.num_gpu_blocks} blocks of {args.block_size}); raise --num-gpu-blocks or lower --max-model-len"
+        )
+    return PodConfig(
+        name=args.name or f"sim-{args.host}-{args.port}",
+        models=tuple(args.model or [DEFAULT_MODEL]),
+        loras=tuple(args.lora),
+        output_tokens=args.output_tokens,
+        max_model_len=args.max_model_len,
+        seed=args.seed,
+        old_kv_name=args.old_kv_metric,
+        engine=EngineConfig(
+            max_num_seqs=args.max_num_seqs,
+            max_batched_tokens=args.max_num_batched_tokens,
+            prefill_tokens_per_s=args.prefill_tokens_per_s,
+            decode_step_s=args.decode_step_ms / 1e3,
+            decode_step_per_seq_s=args.decode_step_ms_per_seq / 1e3,
+            block_size_tokens=args.block_size,
+            num_blocks=args.num_gpu_blocks,
+            speed=args.speed,
+        ),
+    )
+
+
+async def _serve(config: PodConfig, host: str, port: int) -> int:
+    loop = asyncio.get_running_loop()
+    # A simulated pod dies like a killed one: what it was generating is lost.
+    loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
+    pod = Pod(config)
+    try:
+        server = await loop.create_server(make_server(pod), host, port, backlog=4096)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
+    bound = server.sockets[0].getsockname()[1]
+    print(f"{config.name} serves {', '.join(config.models)} on http://{host}:{bound}", flush=True)
+    async with server:
+        await server.serve_forever()
+    return 0
