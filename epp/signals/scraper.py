@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps reading the metrics pages of all endpoints, and tells the pool what they say.
+
+One connection and one timer per endpoint. Polls of different endpoints are spread evenly over the interval, so the
+work of a large pool comes as a trickle and not in bursts. Nothing is scraped when nothing needs it.
+
+All calls are on the event loop's thread. Times are seconds of the loop's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Iterator
+
+from epp.contract.endpoints import Endpoint
+from epp.contract.plugins import SCRAPED, Reads
+from epp.signals.reader import BufferPool, PageReader, PageSink, PageSource, tls_context
+from epp.signals.scan import PageScanner, wanted_fields
+from epp.signals.settings import ScrapeSettings
+from epp.signals.target import OpenReader, Reader, Record, ScrapeCounts, ScrapeState, Target, Timers
+
+_GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
+
+
+class Scraper:
+    """Scrapes every endpoint it is told of, from `start` to `stop`. An `EndpointHook`.
+
+    * record: where samples go
+    * reads: what the configuration needs; only that is looked for
+    * rng: places the polls in time
+    """
+
+    def __init__(self, record: Record, reads: Reads, settings: ScrapeSettings, rng: random.Random) -> None:
+        self.counts = ScrapeCounts()
+        self.settings = settings
+        self._reads = reads & SCRAPED
+        self._record = record
+        self._rng = rng
+        self._phase = rng.random()
+        self._targets: dict[tuple[str, int], Target] = {}
+        self._timers: Timers | None = None
+        self._open_reader: OpenReader | None = None
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to look for. When not, no endpoint is ever asked."""
+        return bool(wanted_fields(self.settings.engine, self._reads))
+
+    def start(self, timers: Timers | None = None, open_reader: OpenReader | None = None) -> None:
+        """Begin, with the endpoints known so far. Without arguments: on the running event loop, over the network."""
+        self._timers = timers or asyncio.get_running_loop()
+        self._open_reader = open_reader or _network_readers(self.settings)
+        for target in self._targets.values():
+            self._launch(target)
+
+    def stop(self) -> None:
+        """End all polls and connections, for good."""
+        self._timers = None
+        for target in self._targets.values():
+            target.close()
+
+    def on_endpoint_added(self, endpoint: Endpoint) -> None:
+        """Scrape `endpoint` from now on."""
+        if not self.needed:
+            return
+        scanner = PageScanner(self.settings.engine, self._reads)
+        target = Target(endpoint, scanner, self._record, self.settings, self.counts, self._rng)
+        self._targets[_key(endpoint)] = target
+        self._launch(target)
+
+    def on_endpoint_removed(self, endpoint: Endpoint) -> None:
+        """Scrape `endpoint` no more."""
+        target = self._targets.pop(_key(endpoint), None)
+        if target is not None:
+            target.close()
+
+    def states(self) -> Iterator[ScrapeState]:
+        """How it goes, per endpoint."""
+        return (target.state for target in self._targets.values())
+
+    def _launch(self, target: Target) -> None:
+        if self._timers is not None and self._open_reader is not None:
+            # Multiples of the golden ratio fill the interval evenly however many endpoints come and go.
+            self._phase = (self._phase + _GOLDEN_RATIO) % 1.0
+            target.launch(self._timers, self._open_reader, self._phase)
+
+
+def _key(endpoint: Endpoint) -> tuple[str, int]:
+    return endpoint.id, endpoint.generation
+
+
+def _network_readers(settings: ScrapeSettings) -> OpenReader:
+    loop = asyncio.get_running_loop()
+    buffers = BufferPool()
+    tls = tls_context(settings.verify_tls) if settings.scheme == "https" else None
+
+    def open_reader(endpoint: Endpoint, sink: PageSink) -> Reader:
+        source = PageSource(endpoint.ip, settings.port or endpoint.port, settings.path, tls)
+        return PageReader(
+            source, sink, loop=loop, buffers=buffers, timeout_s=settings.timeout_s, max_bytes=settings.max_page_bytes
+        )
+
+    return open_reader

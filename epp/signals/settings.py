@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How endpoints are scraped, checked once when it is put together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from epp.contract.errors import ConfigError
+from epp.signals.engines import VLLM, EngineMetrics
+from epp.signals.reader import MIB
+
+DEFAULT_INTERVAL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeSettings:
+    """How endpoints are scraped.
+
+    * interval_s: between two polls of one endpoint; timeout_s: for one poll, connecting included
+    * port: where metrics pages are, 0 for the endpoint's own port
+    * verify_tls: check certificates, when `scheme` is https
+    * engine: the names of the signals
+    * max_page_bytes: larger pages are refused; max_backoff_s: longest pause after failures
+    """
+
+    interval_s: float = DEFAULT_INTERVAL_S
+    timeout_s: float = 1.0
+    scheme: str = "http"
+    path: str = "/metrics"
+    port: int = 0
+    verify_tls: bool = False
+    engine: EngineMetrics = VLLM
+    max_page_bytes: int = 8 * MIB
+    max_backoff_s: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.scheme not in ("http", "https"):
+            raise ConfigError(f"metrics scheme is {self.scheme!r}; it must be http or https")
+        if not self.path.startswith("/") or not self.path.isascii() or not self.path.isprintable() or " " in self.path:
+            raise ConfigError(f"metrics path is {self.path!r}; it must start with / and have no blanks, as /metrics")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"metrics port is {self.port}; it must be 1 to 65535, or 0 for the endpoint's own port")
+        for name in ("interval_s", "timeout_s", "max_backoff_s"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"metrics {name} is {value}; it must be above 0 seconds")

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The polls of one endpoint: when the next one is, what a page or a failure leads to, what is counted and said.
+
+An endpoint that cannot be read keeps its last values and is asked less and less often, up to `max_backoff_s`. That is
+logged once when it starts and once when it ends, and counted always. Polls of one endpoint never overlap.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from epp.contract.endpoints import Endpoint
+from epp.contract.signals import Sample
+from epp.signals.http1 import REASONS, PageError
+from epp.signals.reader import PageSink
+from epp.signals.scan import PageScanner
+from epp.signals.settings import ScrapeSettings
+
+log = logging.getLogger("epp.signals")
+
+_FIRST_BACKOFF_S = 0.1
+_SOON_S = 0.05
+# An endpoint that fails now and then is not worth more than one warning in this time.
+_WARNING_PAUSE_S = 10.0
+_NOTHING = Sample()
+
+Record = Callable[[Endpoint, Sample], bool]
+"""Where samples go (`Pool.record`); false when the endpoint is gone."""
+
+
+class Timer(Protocol):
+    """What `call_at` returns."""
+
+    def cancel(self) -> None:
+        """Do not call."""
+        ...
+
+
+class Timers(Protocol):
+    """The part of an event loop that polls are planned with."""
+
+    def time(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
+        """Call `callback` at `when`."""
+        ...
+
+
+class Reader(Protocol):
+    """The part of `PageReader` that is used here."""
+
+    def fetch(self) -> None:
+        """Start a read; the sink is told how it ended."""
+        ...
+
+    def close(self) -> None:
+        """End everything; the sink is told nothing more."""
+        ...
+
+
+OpenReader = Callable[[Endpoint, PageSink], Reader]
+
+
+@dataclass(slots=True)
+class ScrapeCounts:
+    """Counted since the start: polls that ended, and how many of them failed, by reason (`REASONS`)."""
+
+    polls: int = 0
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+
+
+@dataclass(slots=True)
+class ScrapeState:
+    """How scraping one endpoint goes. `missing` names the `Sample` fields its page was found not to have."""
+
+    endpoint: Endpoint
+    counts: ScrapeCounts = field(default_factory=ScrapeCounts)
+    failures_in_a_row: int = 0
+    last_error: str | None = None
+    last_good_s: float = -math.inf
+    missing: frozenset[str] = frozenset()
+
+
+class Target:
+    """The polls of one endpoint.
+
+    * phase: 0..1, when in an interval this endpoint's turn is
+    * totals: counted along with the endpoint's own counts
+    """
+
+    __slots__ = (
+        "_announced",
+        "_due_s",
+        "_reader",
+        "_record",
+        "_rng",
+        "_scanner",
+        "_settings",
+        "_timer",
+        "_timers",
+        "_totals",
+        "_warned_s",
+        "state",
+    )
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        scanner: PageScanner,
+        record: Record,
+        settings: ScrapeSettings,
+        totals: ScrapeCounts,
+        rng: random.Random,
+    ) -> None:
+        self.state = ScrapeState(endpoint)
+        self._scanner = scanner
+        self._record = record
+        self._settings = settings
+        self._totals = totals
+        self._rng = rng
+        self._timers: Timers | None = None
+        self._reader: Reader | None = None
+        self._timer: Timer | None = None
+        self._due_s = 0.0
+        self._warned_s = -math.inf
+        self._announced = False
+
+    def launch(self, timers: Timers, open_reader: OpenReader, phase: float) -> None:
+        """Poll soon, then once every interval. `phase` (0..1) is this endpoint's place among the others."""
+        self._timers = timers
+        self._reader = open_reader(self.state.endpoint, self)
+        # The first poll does not wait for a long interval.
+        self._plan(timers.time() + phase * min(self._settings.interval_s, _SOON_S))
+
+    def close(self) -> None:
+        """No more polls."""
+        self._timers = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def on_page(self, buffer: bytearray, start: int, end: int) -> None:
+        """A poll has ended well, if the page says anything."""
+        if self._timers is None:
+            return
+        sample = self._scanner.scan(buffer, start, end)
+        if sample == _NOTHING:
+            names = ", ".join(dict.fromkeys(self._scanner.wanted.values()))
+            self.on_page_error(PageError("empty", f"the page has none of {names}"))
+            return
+        self._count()
+        state = self.state
+        state.last_good_s = now_s = self._timers.time()
+        if not self._record(state.endpoint, sample):
+            self.close()
+            return
+        if state.failures_in_a_row:
+            self._recovered()
+        self._note_missing(sample)
+        # The times stay evenly spread however long polls take; turns that were missed are not made up for.
+        interval_s = self._settings.interval_s
+        missed = max(0, math.ceil((now_s - self._due_s) / interval_s) - 1)
+        self._plan(self._due_s + (1 + missed) * interval_s)
+
+    def on_page_error(self, error: PageError) -> None:
+        """A poll has failed."""
+        if self._timers is None:
+            return
+        state, settings = self.state, self._settings
+        self._count(error.reason)
+        state.failures_in_a_row += 1
+        state.last_error = str(error)
+        now_s = self._timers.time()
+        if not self._announced and now_s - self._warned_s >= _WARNING_PAUSE_S:
+            self._announced = True
+            self._warned_s = now_s
+            log.warning(
+                "endpoint %s: metrics cannot be read, its last values are kept: %s; trying again after growing pauses",
+                state.endpoint.id,
+                error,
+            )
+        pause_s = max(settings.interval_s, _FIRST_BACKOFF_S) * 2.0 ** min(state.failures_in_a_row - 1, 32)
+        # Endpoints that fail together must not be asked again together.
+        longest_s = max(settings.max_backoff_s, settings.interval_s)
+        self._plan(now_s + min(pause_s, longest_s) * self._rng.uniform(0.5, 1.0))
+
+    def _plan(self, when_s: float) -> None:
+        self._due_s = when_s
+        if self._timers is not None:
+            self._timer = self._timers.call_at(when_s, self._poll)
+
+    def _poll(self) -> None:
+        self._timer = None
+        if self._reader is not None:
+            self._reader.fetch()
+
+    def _count(self, failure: str | None = None) -> None:
+        for counts in (self.state.counts, self._totals):
+            counts.polls += 1
+            if failure is not None:
+                counts.failures[failure] += 1
+
+    def _recovered(self) -> None:
+        state = self.state
+        if self._announced:
+            failures = state.failures_in_a_row
+            log.info("endpoint %s: metrics are read again, after %d failures", state.endpoint.id, failures)
+        self._announced = False
+        state.failures_in_a_row = 0
+        state.last_error = None
+
+    def _note_missing(self, sample: Sample) -> None:
+        wanted, state = self._scanner.wanted, self.state
+        new = [name for name in wanted if getattr(sample, name) is None and name not in state.missing]
+        if new:
+            state.missing |= frozenset(new)
+            names = "; ".join(f"{name} ({wanted[name]})" for name in new)
+            log.warning("endpoint %s: its metrics page does not have %s", state.endpoint.id, names)
