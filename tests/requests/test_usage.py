@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Usage out of JSON and SSE, wherever the chunks are cut (specification: server 2.7, plugins 2.9)."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from epp.contract.requests import Usage
+from epp.requests.usage import LIMIT_BYTES, UsageReader
+
+VLLM_JSON = (
+    b'{"id":"chatcmpl-1","choices":[{"message":{"content":"a \\"usage\\": {\\"prompt_tokens\\":9}","role":"assistant"}}],'
+    b'"kv_transfer_params":null,"usage":{"completion_tokens":178,"prompt_tokens":24,'
+    b'"prompt_tokens_details":{"cached_tokens":16},"total_tokens":202},"prompt_logprobs":null}'
+)
+VLLM_SSE = (
+    b'data: {"choices":[{"delta":{"content":"usage"}}],"usage":null}\n\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":24,"total_tokens":202,"completion_tokens":178,'
+    b'"prompt_tokens_details": {"cached_tokens" : 16}}}\n\ndata: [DONE]\n\n'
+)
+CONTINUOUS_SSE = b"".join(
+    b'data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":24,"completion_tokens":%d,"total_tokens":%d,'
+    b'"prompt_tokens_details":{"cached_tokens":16}}}\n\n' % (n, 24 + n)
+    for n in range(1, 179)
+)
+ANTHROPIC_SSE = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":24,'
+    b'"cache_read_input_tokens":16,"output_tokens":1}}}\n\n'
+    b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":178}}\n\n'
+)
+RESPONSES_SSE = (
+    b'event: response.completed\ndata: {"type":"response.completed","response":{"usage":{"input_tokens":24,'
+    b'"input_tokens_details":{"cached_tokens":16},"output_tokens":178,"total_tokens":202}}}\n\n'
+)
+STRINGS = (
+    b'{"usage" : {"prompt_tokens":"24","completion_tokens":"178","total_tokens":"202",'
+    b'"prompt_tokens_details":{"cached_tokens":"16"}}}'
+)
+EXPECTED = Usage(24, 178, 202, 16)
+
+
+def read(*chunks: bytes) -> Usage | None:
+    reader = UsageReader()
+    for chunk in chunks:
+        reader.feed(chunk)
+    return reader.result()
+
+
+ALL = [VLLM_JSON, VLLM_SSE, CONTINUOUS_SSE, ANTHROPIC_SSE, RESPONSES_SSE, STRINGS]
+
+
+@pytest.mark.parametrize("body", ALL)
+def test_every_api_says_the_same(body: bytes) -> None:
+    assert read(body) == EXPECTED
+
+
+@pytest.mark.parametrize("body", ALL)
+def test_one_byte_at_a_time(body: bytes) -> None:
+    assert read(*(body[i : i + 1] for i in range(len(body)))) == EXPECTED
+
+
+@given(st.sampled_from([VLLM_JSON, VLLM_SSE, ANTHROPIC_SSE, STRINGS]), st.lists(st.integers(0, 600), max_size=8))
+def test_where_the_chunks_are_cut_does_not_matter(body: bytes, cuts: list[int]) -> None:
+    edges = [0, *sorted(min(c, len(body)) for c in cuts), len(body)]
+    assert read(*(body[a:b] for a, b in itertools.pairwise(edges))) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b'{"usage":null}',
+        b'{"usage":{}}',
+        b'{"usage":[1]}',
+        b'{"logprobs":["usage"],"x":1}',
+        b'{"usage":{"prompt_tokens":-1,"completion_tokens":true,"total_tokens":"x"}}',
+        b'{"usage":{"prompt_tokens":',
+        b'{"usage":{broken}}',
+        b'{"usage":{"a":"' + b"x" * (LIMIT_BYTES + 1) + b'"}',
+        b"not json at all",
+    ],
+)
+def test_no_usage_is_none_or_empty(body: bytes) -> None:
+    found = read(body)
+    assert found is None or found == Usage()
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([b'"usage"', b":", b"{", b"}", b'"us', b'age"']), max_size=30))
+@example([b'"usage"', b":", b"{" * 5000])
+def test_any_bytes_in_any_pieces_never_raise_and_the_pieces_do_not_matter(chunks: list[bytes]) -> None:
+    assert read(*chunks) == read(b"".join(chunks)) or len(b"".join(chunks)) > LIMIT_BYTES
+
+
+def test_memory_is_bounded_whatever_passes() -> None:
+    reader = UsageReader()
+    for _ in range(1000):
+        reader.feed(b'"usage":{"a":' + b"{" * 100)
+        assert len(reader._tail) <= LIMIT_BYTES
