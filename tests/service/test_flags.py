@@ -151,6 +151,11 @@ def test_no_warnings(argv: list[str]) -> None:
     assert parse(argv, {}) == parse([], {})
 
 
+def test_cipher_suites_of_tls_13_alone_mean_tls_13() -> None:
+    options = parse(["--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_RSA_WITH_RC4_128_SHA"], {})
+    assert (options.tls_min_version, options.tls_cipher_suites) == ("TLSv1.3", ())
+
+
 def test_dashes_end_the_flags() -> None:
     assert parse(["--grpc-port=1", "--", "--grpc-port=2", "--help"], {}).grpc_port == 1
 
