@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A configuration to plugin objects, sorted by the place where they act.
+
+Every instance is constructed, in order, with its own randomness derived from the seed and its name: adding a plugin
+does not change what another one draws. An object acts wherever its methods say, whether or not a profile names it.
+Whatever a factory raises becomes one line.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from epp.config.configuration import Configuration, Instance, union
+from epp.config.findings import Findings
+from epp.contract.discovery import Discovery
+from epp.contract.endpoints import Clock
+from epp.contract.plugins import (
+    DoneHook,
+    EndpointHook,
+    Filter,
+    Kind,
+    Picker,
+    PluginContext,
+    Producer,
+    ProfileHandler,
+    Reads,
+    RoutedHook,
+    Scorer,
+)
+
+T = TypeVar("T")
+
+_PROTOCOLS: Mapping[Kind, tuple[type, str]] = {
+    Kind.FILTER: (Filter, "filter(request, endpoints)"),
+    Kind.SCORER: (Scorer, "score(request, endpoints)"),
+    Kind.PICKER: (Picker, "pick(request, endpoints, total)"),
+    Kind.PROFILE_HANDLER: (ProfileHandler, "pick_profiles(...) and primary(...)"),
+    Kind.PRODUCER: (Producer, "produce(request, endpoints)"),
+    Kind.DISCOVERY: (Discovery, "run(publish)"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Named(Generic[T]):
+    """An object and the name of its instance."""
+
+    name: str
+    object: T
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedScorer:
+    """A scorer in a profile."""
+
+    name: str
+    object: Scorer
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class AssembledProfile:
+    """A scheduling profile with its objects."""
+
+    name: str
+    filters: tuple[Named[Filter], ...]
+    scorers: tuple[WeightedScorer, ...]
+    picker: Named[Picker]
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """Everything that a configuration constructs. Tuples are in the order in which their members act."""
+
+    configuration: Configuration
+    objects: Mapping[str, Any]
+    profiles: tuple[AssembledProfile, ...]
+    handler: Named[ProfileHandler]
+    producers: tuple[Named[Producer], ...]
+    routed_hooks: tuple[Named[RoutedHook], ...]
+    done_hooks: tuple[Named[DoneHook], ...]
+    endpoint_hooks: tuple[Named[EndpointHook], ...]
+    discovery: Named[Discovery] | None
+    reads: Reads
+
+
+def assemble(configuration: Configuration, clock: Clock, rng_seed: int | None) -> Assembly:
+    """Construct every instance; without a seed, randomness is the operating system's.
+
+    Raises ConfigErrors with everything that could not be constructed.
+    """
+    findings = Findings()
+    objects: dict[str, Any] = {}
+    for instance in configuration.instances:
+        _construct(instance, clock, rng_seed, objects, findings)
+    findings.raise_mistakes(configuration.source)
+    producers = _implementing(objects, Producer)
+    order = {name: position for position, name in enumerate(configuration.producers)}
+    producers.sort(key=lambda producer: order.get(producer.name, len(order)))
+    routed, done = _implementing(objects, RoutedHook), _implementing(objects, DoneHook)
+    endpoint_hooks = _implementing(objects, EndpointHook)
+    acting = {hook.name for hooks in (producers, routed, done, endpoint_hooks) for hook in cast("list[Any]", hooks)}
+    discovery = configuration.discovery
+    return Assembly(
+        configuration=configuration,
+        objects=objects,
+        profiles=_profiles(configuration, objects),
+        handler=Named(configuration.handler, objects[configuration.handler]),
+        producers=tuple(producers),
+        routed_hooks=tuple(routed),
+        done_hooks=tuple(done),
+        endpoint_hooks=tuple(endpoint_hooks),
+        discovery=None if discovery is None else Named(discovery, objects[discovery]),
+        reads=configuration.reads | union(i.reads for i in configuration.instances if i.name in acting),
+    )
+
+
+def _construct(
+    instance: Instance, clock: Clock, rng_seed: int | None, objects: dict[str, Any], findings: Findings
+) -> None:
+    """Add the instance's object, or say why there is none."""
+    rng = random.Random() if rng_seed is None else random.Random(f"{rng_seed}/{instance.name}")
+    failed = f"failed to create plugin '{instance.name}' (type: {instance.type}):"
+    try:
+        made = instance.spec.factory(instance.parameters, PluginContext(instance.name, clock, rng))
+    except Exception as error:
+        findings.mistake(instance.line, f"{failed} {str(error) or type(error).__name__}")
+        return
+    for kind in sorted(instance.spec.kinds & _PROTOCOLS.keys(), key=lambda kind: kind.value):
+        protocol, methods = _PROTOCOLS[kind]
+        if not isinstance(made, protocol):
+            text = f"{failed} a {kind.value} has {methods}, this one does not ({instance.entry.place})"
+            findings.mistake(instance.line, text)
+    objects[instance.name] = made
+
+
+def _implementing(objects: Mapping[str, Any], protocol: type[T]) -> list[Named[T]]:
+    return [Named(name, made) for name, made in objects.items() if isinstance(made, protocol)]
+
+
+def _profiles(configuration: Configuration, objects: Mapping[str, Any]) -> tuple[AssembledProfile, ...]:
+    return tuple(
+        AssembledProfile(
+            name=profile.name,
+            filters=tuple(Named(name, objects[name]) for name in profile.filters),
+            scorers=tuple(WeightedScorer(s.name, objects[s.name], s.weight) for s in profile.scorers),
+            picker=Named(profile.picker, objects[profile.picker]),
+        )
+        for profile in configuration.profiles
+    )
