@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from epp.api import BoolArray, ConfigError, Endpoints, InferenceRequest, PluginContext, filter  # noqa: A004
+from epp.api import BoolArray, Endpoints, InferenceRequest, PluginContext, filter  # noqa: A004
 
 
 @filter("tenant-pool-filter")
@@ -34,10 +34,12 @@ class TenantPoolFilter:
         label: str = "tenant"
         strict: bool = False
 
+        def __post_init__(self) -> None:
+            # A ValueError becomes one line of `epp check`, with the place in the file.
+            if not self.header or not self.label:
+                raise ValueError("header and label must not be empty; leave them out for x-tenant and tenant")
+
     def __init__(self, parameters: Parameters, context: PluginContext) -> None:
-        for name in ("header", "label"):
-            if not getattr(parameters, name):
-                raise ConfigError(f"{context.name}: parameter {name} is empty; leave it out or name one")
         self._header = parameters.header.lower()
         self._label = parameters.label
         self._strict = parameters.strict
