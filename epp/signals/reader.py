@@ -17,11 +17,8 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from epp.contract.endpoints import format_address
+from epp.signals.buffers import MIB, BufferPool
 from epp.signals.http1 import MAX_HEAD_BYTES, PageError, ResponseParser, too_large
-
-MIB = 1024 * 1024
-_SMALLEST_BUFFER_BYTES = 16384
-_LARGEST_KEPT_BYTES = MIB
 
 
 class PageSink(Protocol):
@@ -34,30 +31,6 @@ class PageSink(Protocol):
     def on_page_error(self, error: PageError) -> None:
         """There is no page this time."""
         ...
-
-
-class BufferPool:
-    """Buffers that readers borrow while an answer arrives. A few are enough for hundreds of endpoints."""
-
-    def __init__(self, keep: int = 32) -> None:
-        self._free: list[bytearray] = []
-        self._keep = keep
-
-    def take(self, size: int) -> bytearray:
-        """A buffer of at least `size` bytes; its content is left over from others."""
-        for position in range(len(self._free) - 1, -1, -1):
-            if len(self._free[position]) >= size:
-                return self._free.pop(position)
-        if self._free:
-            # Pages have grown: let the pool follow instead of filling up with buffers that are too small.
-            self._free.pop(0)
-        # In steps of 16 KiB, so that pages that grow by a digit do not each need a new buffer.
-        return bytearray(-(-size // _SMALLEST_BUFFER_BYTES) * _SMALLEST_BUFFER_BYTES)
-
-    def give_back(self, buffer: bytearray) -> None:
-        """`buffer` may be used by others."""
-        if len(self._free) < self._keep and len(buffer) <= _LARGEST_KEPT_BYTES:
-            self._free.append(buffer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED, Reads
-from epp.signals.reader import BufferPool, PageReader, PageSink, PageSource, tls_context
+from epp.signals.buffers import BufferPool
+from epp.signals.reader import PageReader, PageSink, PageSource, tls_context
 from epp.signals.scan import PageScanner, wanted_fields
 from epp.signals.settings import ScrapeSettings
 from epp.signals.target import OpenReader, Reader, Record, ScrapeCounts, ScrapeState, Target, Timers

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 
 from epp.contract.errors import ConfigError
+from epp.signals.buffers import MIB
 from epp.signals.engines import VLLM, EngineMetrics
-from epp.signals.reader import MIB
 
 DEFAULT_INTERVAL_S = 0.05
 

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Addresses and ports as people write them, checked. Host names are refused: Envoy is told addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from epp.contract.errors import DiscoveryError
+
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+def parse_ip(text: str) -> str:
+    """The IPv4 or IPv6 address in its usual form. Raises `DiscoveryError`."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        bare = text.removeprefix("[").removesuffix("]")
+        remedy = "leave the brackets out" if bare != text else "host names are not looked up"
+        raise DiscoveryError(f"address {text!r} is no IPv4 or IPv6 address; {remedy}") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
+        raise DiscoveryError(f"address {text!r} has a zone; leave {'%' + address.scope_id!r} out")
+    return str(address)
+
+
+def parse_port(text: str) -> int:
+    """A port, 1 to 65535. Raises `DiscoveryError`."""
+    port = int(text) if _PORT.fullmatch(text) else 0
+    if not 1 <= port <= 65535:
+        raise DiscoveryError(f"port {text!r} must be a number from 1 to 65535")
+    return port
+
+
+def name_part(ip: str) -> str:
+    """An address as part of an object's name: IPv4 as it is, IPv6 as eight groups with dashes (`0-0-0-0-0-0-0-1`)."""
+    address = ipaddress.ip_address(ip)
+    if address.version == 4:
+        return ip
+    return "-".join(f"{int(group, 16):x}" for group in address.exploded.split(":"))
