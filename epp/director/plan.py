@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from epp.contract.plugins import DoneHook, Producer, RoutedHook
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
@@ -17,7 +18,10 @@ from epp.scheduling.scheduler import Scheduler
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a configuration asks for, resolved once when it is loaded."""
+    """What a configuration asks for, resolved once when it is loaded.
+
+    `prefix_key`: where the prefix match is published that tells a request's uncached tokens; `plugins`: all instances.
+    """
 
     scheduler: Scheduler
     parser: Parser
@@ -25,6 +29,7 @@ class Plan:
     routed_hooks: Sequence[Guarded[RoutedHook]] = ()
     done_hooks: Sequence[Guarded[DoneHook]] = ()
     prefix_key: DataKey[PrefixMatch] = PREFIX_MATCH
+    plugins: Sequence[Guarded[Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)

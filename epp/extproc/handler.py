@@ -55,7 +55,7 @@ class Route:
 
     set_headers: HeaderList = ()
     remove_headers: Sequence[str] = ()
-    metadata: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     body: bytes | None = None
     response: bool = True
 

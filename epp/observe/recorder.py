@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens to a request, told once, and from here to the log, the metrics and the ring of decisions.
+
+The director calls; nothing here decides anything. A request without a body (a GET) counts in no series, as in the
+Go EPP. Times are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from prometheus_client import CollectorRegistry
+
+from epp.contract.decision import Decision
+from epp.contract.endpoints import Clock, Columns
+from epp.contract.errors import RequestError
+from epp.contract.requests import Completion, InferenceRequest
+from epp.observe.decisions import DecisionRing
+from epp.observe.handled import RequestLog
+from epp.observe.logs import INFO, Log
+from epp.observe.metrics import Readings, RequestMetrics, registry
+from epp.observe.pool import PoolCollector
+from epp.observe.series import MODEL_SERVER_ERROR, Series
+
+__all__ = ["Recorder", "Series"]
+
+
+class Recorder:
+    """Counts, logs and keeps. `plugin_errors` and `scrape_failures` may be set to what other rooms count."""
+
+    def __init__(
+        self,
+        log: Log,
+        columns: Callable[[], Columns],
+        clock: Clock,
+        *,
+        pool_name: str,
+        staleness_s: float,
+        version: str,
+    ) -> None:
+        self.metrics = RequestMetrics()
+        self.decisions = DecisionRing()
+        self.plugin_errors: Callable[[], Mapping[str, float]] = dict
+        self.scrape_failures: Callable[[], Mapping[str, float]] = dict
+        self.poll_errors: Callable[[], Mapping[str, float]] = dict
+        self._clock = clock
+        self._log = log.named("director")
+        self._requests = RequestLog(log)
+        readings = Readings(
+            plugin_errors=lambda: self.plugin_errors(),
+            scrape_failures=lambda: self.scrape_failures(),
+            poll_errors=lambda: self.poll_errors(),
+            log_lines_dropped=lambda: float(log.lines_dropped),
+        )
+        self.registry: CollectorRegistry = registry(
+            self.metrics, PoolCollector(columns, clock, staleness_s, pool_name), readings, build_ref=version
+        )
+
+    def started(self, request: InferenceRequest) -> Series | None:
+        """`request` was read; returns the series it counts in."""
+        if not request.body_bytes:
+            return None
+        series = self.metrics.series(request.model, request.target_model, request.fairness_id, request.priority)
+        series.started(request.body_bytes)
+        return series
+
+    def scheduled(self, seconds: float, request: InferenceRequest, decision: Decision) -> None:
+        """An endpoint was chosen and charged."""
+        metrics = self.metrics
+        metrics.scheduled(seconds, True, decision.target, request.target_model)
+        metrics.request_processing.observe(self._clock() - request.received_s)
+        self.decisions.add(decision)
+        self._requests.handled(decision, request.priority)
+
+    def unscheduled(self, seconds: float, request: InferenceRequest) -> None:
+        """No endpoint could be chosen."""
+        self.metrics.scheduled(seconds, False, None, request.target_model)
+
+    def refused(self, error: RequestError, request: InferenceRequest | None, series: Series | None) -> None:
+        """The request was answered with an error; `request` is None when it could not be read."""
+        if series is not None:
+            series.failed(error.code)
+            series.finished(None, False)
+        fields: dict[str, object] = {"status": error.status, "code": error.code, "error": str(error)}
+        if request is not None:
+            fields = {"x-request-id": request.request_id, "model": request.model, **fields}
+        self._log.write(INFO, "Request refused", fields)
+
+    def finished(
+        self, request: InferenceRequest, series: Series | None, completion: Completion, streaming: bool
+    ) -> None:
+        """A routed request ended."""
+        if series is None:
+            return
+        if completion.status is not None and completion.status >= 500:
+            series.failed(MODEL_SERVER_ERROR)
+        series.finished(completion, streaming)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a configuration assembled, and the flags, to what the rooms are given.
+
+One `Guarded` per plugin instance, shared by every place where it acts, so that its failures are counted together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from epp.config.build import Assembly
+from epp.config.configuration import Configuration, Origin
+from epp.contract.endpoints import Clock
+from epp.contract.prefix import PREFIX_MATCH
+from epp.contract.requests import DataKey
+from epp.director import Plan, Settings
+from epp.observe.recorder import Recorder
+from epp.requests.parser import OPENAI, Parser
+from epp.scheduling.guard import Guarded
+from epp.scheduling.profile import Profile
+from epp.scheduling.scheduler import Scheduler
+from epp.service.options import Options
+from epp.signals.engines import ENGINES, VLLM, EngineMetrics, engine_from_config
+from epp.signals.scraper import Scraper
+from epp.signals.settings import ScrapeSettings
+
+DEFAULT_PREFIX_PRODUCER = PREFIX_MATCH.producer
+
+
+def plan_of(assembly: Assembly, clock: Clock) -> Plan:
+    """What the director needs of a configuration."""
+    guards = {name: Guarded(name, made, clock) for name, made in assembly.objects.items()}
+
+    def guarded(named: Any) -> Guarded[Any]:
+        return guards[named.name]
+
+    profiles = [
+        Profile(
+            profile.name,
+            [guarded(f) for f in profile.filters],
+            [(guarded(s), s.weight) for s in profile.scorers],
+            guarded(profile.picker),
+        )
+        for profile in assembly.profiles
+    ]
+    return Plan(
+        scheduler=Scheduler(profiles, guarded(assembly.handler), clock),
+        parser=_parser(assembly.configuration),
+        producers=[guarded(p) for p in assembly.producers],
+        routed_hooks=[guarded(h) for h in assembly.routed_hooks],
+        done_hooks=[guarded(h) for h in assembly.done_hooks],
+        prefix_key=_prefix_key(assembly),
+        plugins=tuple(guards.values()),
+    )
+
+
+def settings_of(options: Options) -> Settings:
+    """What flags decide about every request."""
+    return Settings(
+        destination_header=options.destination_endpoint_hint_key,
+        metadata_namespace=options.destination_endpoint_hint_metadata_namespace,
+        body_limit_bytes=options.max_body_bytes,
+        subset_filter=not options.disable_endpoint_subset_filter,
+        echo_headers=options.echo_headers,
+    )
+
+
+def scrape_settings_of(options: Options, configuration: Configuration) -> ScrapeSettings:
+    """How metrics pages are read: the flags, and over them what the configuration declares."""
+    settings = ScrapeSettings(
+        interval_s=options.refresh_metrics_interval_s,
+        scheme=options.model_server_metrics_scheme,
+        path=options.model_server_metrics_path,
+        port=options.model_server_metrics_port,
+        verify_tls=not options.model_server_metrics_https_insecure_skip_verify,
+        engine=_engine(options, configuration),
+    )
+    source = configuration.of_type("metrics-data-source")
+    if source is None or source.origin is not Origin.GIVEN:
+        return settings
+    given = source.parameters
+    return replace(
+        settings,
+        interval_s=given.interval_s or settings.interval_s,
+        scheme=given.scheme if given.scheme != "http" else settings.scheme,
+        path=given.path if given.path != "/metrics" else settings.path,
+        port=given.port or settings.port,
+        verify_tls=settings.verify_tls or not given.insecureSkipVerify,
+    )
+
+
+def observe(recorder: Recorder, plan: Plan, scraper: Scraper) -> None:
+    """Let the metrics page show what the rooms in force count. Read from the admin thread, so only plain reads."""
+    recorder.plugin_errors = lambda: {g.name: float(g.errors) for g in plan.plugins}
+    recorder.scrape_failures = lambda: {
+        state.endpoint.id: float(sum(state.counts.failures.values())) for state in list(scraper.states())
+    }
+    recorder.poll_errors = lambda: {"metrics-data-source": float(sum(scraper.counts.failures.values()))}
+
+
+def _engine(options: Options, configuration: Configuration) -> EngineMetrics:
+    engine = VLLM
+    extractor = configuration.of_type("core-metrics-extractor")
+    if extractor is not None:
+        wanted = extractor.parameters.defaultEngine
+        declared = {e.name: e for e in extractor.parameters.engineConfigs}
+        if wanted in declared:
+            entry = declared[wanted]
+            fields = {name: getattr(entry, name) for name in entry.__dataclass_fields__ if getattr(entry, name)}
+            engine = engine_from_config(fields)
+        else:
+            engine = ENGINES.get(wanted, VLLM)
+    overrides = {
+        "waiting": options.total_queued_requests_metric,
+        "running": options.total_running_requests_metric,
+        "kv_utilization": options.kv_cache_usage_percentage_metric,
+        "cache_info": options.cache_info_metric,
+    }
+    for signal, text in overrides.items():
+        if text is not None:
+            engine = engine.override(signal, text)
+    return engine
+
+
+def _parser(configuration: Configuration) -> Parser:
+    types = {configuration.instance(name).spec.type for name in configuration.parsers}
+    if configuration.parsers_origin is Origin.DEFAULT:
+        return Parser()
+    return Parser(OPENAI if "openai-parser" in types else {}, opaque_allowed="passthrough-parser" in types)
+
+
+def _prefix_key(assembly: Assembly) -> DataKey[Any]:
+    names = [producer.name for producer in assembly.producers]
+    if not names or DEFAULT_PREFIX_PRODUCER in names:
+        return PREFIX_MATCH
+    return DataKey(PREFIX_MATCH.name, names[0])
