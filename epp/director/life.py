@@ -200,6 +200,7 @@ class Life:
 
     def _refuse(self, error: RequestError) -> Immediate:
         self._director.recorder.refused(error, self._request, self._series)
+        self._series = None
         headers = [(DROPPED_REASON, error.reason.encode())] if error.reason else []
         return Immediate(error.status, f"inference error: {error.code} - {error}".encode(), headers)
 
@@ -237,6 +238,8 @@ class Life:
     def closed(self, end: End) -> None:
         """Release what was held, and tell how it ended."""
         if self._lease is None or self._decision is None or self._request is None:
+            if self._series is not None:
+                self._series.finished(None, False)
             return
         self._lease.release()
         completion = Completion(
