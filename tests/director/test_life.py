@@ -445,7 +445,10 @@ async def test_a_client_that_goes_while_a_producer_waits_is_no_longer_running() 
     bench = Bench(producers=[Publishes(0, forever)])
     life, outcome = bench.ask()
     assert page(bench)["llm_d_epp_request_running|m|"] == 1
-    outcome.close()
+    task = asyncio.ensure_future(outcome)
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
     life.closed(End.GONE)
     assert page(bench)["llm_d_epp_request_running|m|"] == 0
     assert bench.done == []
