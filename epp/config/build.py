@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from epp.config.configuration import Configuration, Instance, union
 from epp.config.findings import Findings
@@ -96,12 +96,14 @@ def assemble(configuration: Configuration, clock: Clock, rng_seed: int | None) -
     for instance in configuration.instances:
         _construct(instance, clock, rng_seed, objects, findings)
     findings.raise_mistakes(configuration.source)
-    producers = _implementing(objects, Producer)
+    made = objects.items()
+    producers = [Named(name, plugin) for name, plugin in made if isinstance(plugin, Producer)]
+    routed = tuple(Named(name, plugin) for name, plugin in made if isinstance(plugin, RoutedHook))
+    done = tuple(Named(name, plugin) for name, plugin in made if isinstance(plugin, DoneHook))
+    members = tuple(Named(name, plugin) for name, plugin in made if isinstance(plugin, EndpointHook))
     order = {name: position for position, name in enumerate(configuration.producers)}
     producers.sort(key=lambda producer: order.get(producer.name, len(order)))
-    routed, done = _implementing(objects, RoutedHook), _implementing(objects, DoneHook)
-    endpoint_hooks = _implementing(objects, EndpointHook)
-    acting = {hook.name for hooks in (producers, routed, done, endpoint_hooks) for hook in cast("list[Any]", hooks)}
+    acting = {name for name, plugin in made if isinstance(plugin, Producer | RoutedHook | DoneHook | EndpointHook)}
     discovery = configuration.discovery
     return Assembly(
         configuration=configuration,
@@ -109,9 +111,9 @@ def assemble(configuration: Configuration, clock: Clock, rng_seed: int | None) -
         profiles=_profiles(configuration, objects),
         handler=Named(configuration.handler, objects[configuration.handler]),
         producers=tuple(producers),
-        routed_hooks=tuple(routed),
-        done_hooks=tuple(done),
-        endpoint_hooks=tuple(endpoint_hooks),
+        routed_hooks=routed,
+        done_hooks=done,
+        endpoint_hooks=members,
         discovery=None if discovery is None else Named(discovery, objects[discovery]),
         reads=configuration.reads | union(i.reads for i in configuration.instances if i.name in acting),
     )
@@ -134,10 +136,6 @@ def _construct(
             text = f"{failed} a {kind.value} has {methods}, this one does not ({instance.entry.place})"
             findings.mistake(instance.line, text)
     objects[instance.name] = made
-
-
-def _implementing(objects: Mapping[str, Any], protocol: type[T]) -> list[Named[T]]:
-    return [Named(name, made) for name, made in objects.items() if isinstance(made, protocol)]
 
 
 def _profiles(configuration: Configuration, objects: Mapping[str, Any]) -> tuple[AssembledProfile, ...]:

@@ -23,7 +23,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "weighted-random-picker": "epp.plugins.pickers.weighted_random:WeightedRandomPicker",
         "prefix-cache-scorer": "epp.prefix.plugin:PrefixCacheScorer",
         "approx-prefix-cache-producer": "epp.prefix.plugin:ApproxPrefixCacheProducer",
-        "file-discovery": "epp.discovery.plugin:FileDiscovery",
+        "file-discovery": "epp.discovery.plugin:FileDiscoveryPlugin",
         "metrics-data-source": "epp.config.declared:MetricsDataSource",
         "core-metrics-extractor": "epp.config.declared:CoreMetricsExtractor",
         "model-server-protocol-metrics": "epp.config.declared:CoreMetricsExtractor",

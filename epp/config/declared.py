@@ -20,10 +20,10 @@ from epp.contract.plugins import plugin
 class Role(enum.Enum):
     """Where a declared plugin may be referenced; the value is how messages call it."""
 
-    SOURCE = "data source"
-    EXTRACTOR = "extractor"
-    PARSER = "parser"
-    TOKENIZER = "token producer"
+    SOURCE = "a data source"
+    EXTRACTOR = "an extractor"
+    PARSER = "a parser"
+    TOKENIZER = "a token producer"
 
 
 def role_of(target: object) -> Role | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,14 @@ MAX_NODES = 100_000
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
+_TAGGED: Mapping[str, tuple[str, tuple[type, ...]]] = {
+    "bool": ("a boolean", (bool,)),
+    "int": ("an integer", (int,)),
+    "float": ("a number", (int, float)),
+    "null": ("null", (type(None),)),
+}
 _JSON_STRING_OR_TAB = re.compile(r'"(?:[^"\\]|\\.)*"|\t')
-_UNPRINTABLE = re.compile("[\x7f-\x9f\ufeff\ufffe\uffff]")
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @dataclass(slots=True)
@@ -73,7 +79,9 @@ def parse_document(text: str, findings: Findings) -> Node | None:
         return None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        findings.mistake(mark.line + 1 if mark else 0, f"not YAML: {error.problem or error.context}")
+        # The parser's mark may be one line past the end.
+        line = min(mark.line, text.count("\n")) + 1 if mark else 0
+        findings.mistake(line, f"not YAML: {error.problem or error.context}")
         return None
     except yaml.reader.ReaderError as error:
         findings.mistake(text.count("\n", 0, error.position) + 1, f"not YAML: {error.reason}, #x{error.character:04x}")
@@ -241,17 +249,12 @@ class _Builder:
             return text
         value = resolve(text)
         if tag is not None:
-            kinds: dict[str, tuple[type, ...]] = {
-                f"{_TAG}bool": (bool,),
-                f"{_TAG}int": (int,),
-                f"{_TAG}float": (int, float),
-                f"{_TAG}null": (type(None),),
-            }
-            if tag not in kinds:
+            kind, types = _TAGGED.get(tag.removeprefix(_TAG), ("", ()))
+            if not kind:
                 self._findings.mistake(line, f"tag {show(tag)} is not supported; allowed: the types of JSON")
                 return None
-            if not isinstance(value, kinds[tag]):
-                self._findings.mistake(line, f"{show(text)} is not a {tag.removeprefix(_TAG)}, as its tag says")
+            if not isinstance(value, types):
+                self._findings.mistake(line, f"{show(text)} is not {kind}, as its tag says")
                 return None
         if isinstance(value, float) and not math.isfinite(value):
             self._findings.mistake(line, f"{text} is not a number of JSON; allowed: a finite number")

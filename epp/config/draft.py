@@ -7,7 +7,7 @@ reported again at every place that refers to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from epp.config.catalog import Catalog, Entry
 from epp.config.configuration import Instance, Origin
@@ -80,19 +80,24 @@ class Draft:
         """Instances of this type (today's name), in order."""
         return [instance for instance in self.instances.values() if instance.spec.type == type]
 
-    def resolve(self, name: str, line: int, where: str, *more: str) -> Instance | None:
+    def resolve(
+        self, name: str, line: int, where: str, fits: Callable[[Instance], bool], more: Iterable[str] = ()
+    ) -> Instance | None:
         """The instance that `where` refers to, or None: a mistake, unless the instance is broken itself.
 
-        `more` are names that would be fine too, for the message.
+        For the message: `fits` says which instances belong there, `more` are names that would do without one.
         """
-        if not name:
-            self.findings.mistake(line, f"{where} is missing a 'pluginRef'{remedy('', self.instances)}")
-            return None
         instance = self.instances.get(name)
-        if instance is None and name not in self.broken:
-            known = [*self.instances, *more]
+        if instance is not None or name in self.broken:
+            return instance
+        known = [*(i.name for i in self.instances.values() if i.line and fits(i)), *more]
+        if not name:
+            self.findings.mistake(line, f"{where} is missing a 'pluginRef'{remedy('', known)}")
+        elif name in self.catalog:
+            self.findings.mistake(line, f"{where} references undefined plugin '{name}'; add it to plugins")
+        else:
             self.findings.mistake(line, f"{where} references undefined plugin '{name}'{remedy(name, known)}")
-        return instance
+        return None
 
     def _find(self, type: str, line: int) -> Entry | None:  # noqa: A002 - the field's name
         try:

@@ -18,6 +18,7 @@ from epp.contract.errors import ConfigError
 
 SHOWN_CHARACTERS = 80
 COMPARED_CHARACTERS = 100
+MIN_SIMILARITY = 0.7
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -91,7 +92,7 @@ def show(value: Any) -> str:
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` was probably meant to be, ignoring case, or None."""
     by_folded = {candidate.casefold(): candidate for candidate in known}
-    close = difflib.get_close_matches(name[:COMPARED_CHARACTERS].casefold(), by_folded, n=1)
+    close = difflib.get_close_matches(name[:COMPARED_CHARACTERS].casefold(), by_folded, n=1, cutoff=MIN_SIMILARITY)
     return by_folded[close[0]] if close else None
 
 

@@ -55,8 +55,7 @@ def plan_text(configuration: Configuration) -> str:
 
 def _profile_lines(configuration: Configuration, profile: Profile) -> list[str]:
     lines = [f"profile    {profile.name}{_origin(profile.origin)}"]
-    for name in profile.filters:
-        lines.append(f"  filter   {_name(configuration.instance(name))}")
+    lines += [f"  filter   {_name(configuration.instance(name))}" for name in profile.filters]
     for scorer in profile.scorers:
         instance = configuration.instance(scorer.name)
         lines.append(f"  scorer   {_name(instance)}  weight {scorer.weight:g}{_origin(scorer.origin)}")
@@ -68,10 +67,8 @@ def _profile_lines(configuration: Configuration, profile: Profile) -> list[str]:
 
 
 def _parameter_lines(instance: Instance) -> list[str]:
-    if not dataclasses.is_dataclass(instance.parameters):
-        return []
-    values = _parameters(instance)
-    shown = ", ".join(f"{name}={value}" for name, value in values.items() if value not in (None, "", [], ()))
+    given = {name: value for name, value in _parameters(instance).items() if value not in (None, "", [], (), {})}
+    shown = ", ".join(f"{name}={value}" for name, value in given.items())
     return [f"           {shown}"] if shown else []
 
 
@@ -147,7 +144,9 @@ def _instance_dict(instance: Instance) -> dict[str, Any]:
 
 def _parameters(instance: Instance) -> dict[str, Any]:
     parameters = instance.parameters
-    return dataclasses.asdict(parameters) if dataclasses.is_dataclass(parameters) else {}
+    if not dataclasses.is_dataclass(parameters) or isinstance(parameters, type):
+        return {}
+    return dataclasses.asdict(parameters)
 
 
 def _name(instance: Instance) -> str:

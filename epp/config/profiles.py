@@ -103,7 +103,7 @@ def _given_profile(entry: ProfileEntry, index: int, draft: Draft) -> Profile | N
     for position, member in enumerate(entry.plugins):
         line = member.at["pluginRef"]
         where = label if member.plugin_ref else f"{label}.plugins[{position}]"
-        instance = draft.resolve(member.plugin_ref, line, where)
+        instance = draft.resolve(member.plugin_ref, line, where, lambda i: i.is_a(*_MEMBERS))
         if instance is not None:
             weight_line = member.at["weight"] if member.weight is not None else line
             members.take(draft, instance, member.weight, 1.0, weight_line)

@@ -6,11 +6,13 @@ Sections whose function does not exist are checked like the others, and a note s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from epp.config.configuration import Instance, Origin, Source
 from epp.config.declared import Role, role_of
-from epp.config.document import resolve
 from epp.config.draft import Draft
 from epp.config.findings import remedy, show
+from epp.config.scalars import resolve
 from epp.config.schema import DataLayer, DataSource, Document, FlowControl, Reference
 from epp.config.typed import Lines
 from epp.contract.plugins import Kind
@@ -102,12 +104,16 @@ def _default_source(draft: Draft) -> Source | None:
 
 
 def _with_role(
-    draft: Draft, at: Reference | DataSource, name: str, where: str, role: Role, *more: str
+    draft: Draft, at: Reference | DataSource, name: str, where: str, role: Role, more: Iterable[str] = ()
 ) -> Instance | None:
-    instance = draft.resolve(name, at.at["pluginRef"], where, *more)
-    if instance is not None and role_of(instance.entry.target) is not role:
-        fitting = [i.name for i in draft.instances.values() if role_of(i.entry.target) is role]
-        text = f"{where}: '{name}' ({instance.spec.type}) is not a {role.value}{remedy(name, fitting)}"
+    def fits(instance: Instance) -> bool:
+        return role_of(instance.entry.target) is role
+
+    instance = draft.resolve(name, at.at["pluginRef"], where, fits, more)
+    if instance is not None and not fits(instance):
+        fitting = [*filter(fits, draft.instances.values())]
+        known = [*(other.name for other in fitting), *more]
+        text = f"{where}: '{name}' ({instance.spec.type}) is not {role.value}{remedy(name, known)}"
         draft.findings.mistake(at.at["pluginRef"], text)
         return None
     return instance
@@ -118,8 +124,8 @@ def choose_discovery(layer: DataLayer, draft: Draft) -> str | None:
     found = None
     if layer.discovery is not None:
         where, line = "dataLayer.discovery", layer.discovery.at["pluginRef"]
-        found = draft.resolve(layer.discovery.plugin_ref, line, where)
-        if found is not None and not found.is_a(Kind.DISCOVERY):
+        found = draft.resolve(layer.discovery.plugin_ref, line, where, _discovers)
+        if found is not None and not _discovers(found):
             names = [instance.name for instance in draft.of_kind(Kind.DISCOVERY)]
             text = f"{where}: '{found.name}' ({found.spec.type}) does not discover endpoints{remedy(found.name, names)}"
             draft.findings.mistake(line, text)
@@ -134,14 +140,23 @@ def choose_discovery(layer: DataLayer, draft: Draft) -> str | None:
     return found.name if found else None
 
 
+def _discovers(instance: Instance) -> bool:
+    return instance.is_a(Kind.DISCOVERY)
+
+
+def _never(_instance: Instance) -> bool:
+    """For references to kinds of plugin that do not exist yet."""
+    return False
+
+
 def _check_peers(layer: DataLayer, draft: Draft) -> None:
     if layer.peer_discovery is not None:
         line = layer.peer_discovery.at["pluginRef"]
-        draft.resolve(layer.peer_discovery.plugin_ref, line, "dataLayer.peerDiscovery")
+        draft.resolve(layer.peer_discovery.plugin_ref, line, "dataLayer.peerDiscovery", _never)
         draft.findings.note(line, "dataLayer.peerDiscovery has no effect yet: replicas do not know each other")
     if layer.cross_replica_syncer_plugin_ref:
         line = layer.at["crossReplicaSyncerPluginRef"]
-        draft.resolve(layer.cross_replica_syncer_plugin_ref, line, "dataLayer.crossReplicaSyncerPluginRef")
+        draft.resolve(layer.cross_replica_syncer_plugin_ref, line, "dataLayer.crossReplicaSyncerPluginRef", _never)
     for key in ("crossReplicaSyncerPluginRef", "crossReplicaSyncInterval"):
         if key in layer.at.keys:
             draft.findings.note(layer.at[key], f"dataLayer.{key} has no effect yet: replicas do not know each other")
@@ -174,7 +189,7 @@ def _parser(reference: Reference, where: str, draft: Draft) -> str | None:
     if name and name not in draft.instances and name not in draft.broken and name in draft.catalog:
         added = draft.add(name, f"{where} names its type")
         name = added.name if added else name
-    found = _with_role(draft, reference, name, where, Role.PARSER, *DEFAULT_PARSERS)
+    found = _with_role(draft, reference, name, where, Role.PARSER, DEFAULT_PARSERS)
     return found.name if found else None
 
 
@@ -220,4 +235,4 @@ def _check_policy(name: str, key: str, where: str, at: Lines, draft: Draft) -> N
     always = _ALWAYS_THERE[key]
     if name and name != always:
         line = at["pluginRef" if key == "saturationDetector" else key]
-        draft.resolve(name, line, f"{where}.{key}" if where else key, always)
+        draft.resolve(name, line, f"{where}.{key}" if where else key, _never, (always,))

@@ -24,7 +24,7 @@ from msgspec import inspect
 
 from epp.config.document import Node
 from epp.config.findings import Findings, remedy, show
-from epp.config.words import choices, describe, fits
+from epp.config.words import choices, describe, fits, kind_of
 from epp.contract.errors import EppError
 
 T = TypeVar("T")
@@ -139,7 +139,7 @@ class Reader:
             try:
                 extra["check"](str(value))
             except ValueError:
-                return self._refuse(node, path, extra["allowed"].split(",")[0], extra["allowed"])
+                return self._refuse(node, path, kind_of(extra["allowed"]), extra["allowed"])
         return value
 
     def _refuse_leaf(self, node: Node, plain: Any, annotation: Any, path: str) -> Any:

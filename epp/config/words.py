@@ -13,7 +13,7 @@ def describe(info: inspect.Type) -> tuple[str, str]:
     extra = info.extra or {} if isinstance(info, inspect.Metadata) else {}
     info = _base(info)
     if "allowed" in extra:
-        return str(extra["allowed"]).split(",")[0], str(extra["allowed"])
+        return kind_of(str(extra["allowed"])), str(extra["allowed"])
     if isinstance(info, inspect.BoolType):
         return "a boolean", "true or false"
     if isinstance(info, inspect.IntType | inspect.FloatType):
@@ -30,6 +30,11 @@ def describe(info: inspect.Type) -> tuple[str, str]:
     if isinstance(info, inspect.DictType):
         return "a mapping", f"a mapping of names to {describe(info.value_type)[1]}"
     return "allowed here", "another type of value"
+
+
+def kind_of(allowed: str) -> str:
+    """What a value is called, given all that is said about it: "a quantity, not negative" is "a quantity"."""
+    return allowed.partition(",")[0].partition(" such as")[0]
 
 
 def choices(info: inspect.Type) -> list[str]:
