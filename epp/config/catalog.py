@@ -79,8 +79,8 @@ class Catalog:
         return f"built in ({self._builtin[name]})" if entry is None else entry.place
 
 
-def collect(plugin_dir: Path | str | None = None, points: Iterable[EntryPoint] | None = None) -> Catalog:
-    """The built-ins, the installed entry points (or `points`), and the files of `plugin_dir`.
+def collect(*plugin_dirs: Path | str, points: Iterable[EntryPoint] | None = None) -> Catalog:
+    """The built-ins, the installed entry points (or `points`), and the files of `plugin_dirs`.
 
     Raises ConfigErrors with everything that could not be loaded.
     """
@@ -88,7 +88,7 @@ def collect(plugin_dir: Path | str | None = None, points: Iterable[EntryPoint] |
     findings = Findings()
     for point in sorted(entry_points(group=GROUP) if points is None else points, key=lambda point: point.name):
         _add_entry_point(catalog, point, findings)
-    if plugin_dir is not None:
+    for plugin_dir in plugin_dirs:
         _add_directory(catalog, Path(plugin_dir), findings)
     findings.raise_mistakes("plugins")
     return catalog

@@ -39,14 +39,13 @@ def main(argv: Sequence[str]) -> int:
 
 def check(config: str, plugin_dir: str | None, *, strict: bool) -> Configuration:
     """Load and construct what `config` (a path, or `-` for standard input) describes. Raises ConfigErrors."""
-    catalog = collect(plugin_dir)
+    catalog = collect(*(() if plugin_dir is None else (plugin_dir,)))
     if config == "-":
         source, text = "standard input", decode(sys.stdin.buffer.read(MAX_BYTES + 1), "standard input")
     else:
         source, text = config, read_text(config)
     configuration = load_text(text, catalog, source=source, strict=strict)
-    assemble(configuration, time.monotonic, rng_seed=0)
-    return configuration
+    return assemble(configuration, time.monotonic, rng_seed=0).configuration
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -86,7 +86,7 @@ class Process:
             version=__version__,
         )
         self._health = Health(lambda: self._pool.synced, lambda: len(self._pool) > 0)
-        self._catalog: Catalog = collect(options.plugin_dirs)
+        self._catalog: Catalog = collect(*options.plugin_dirs)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
