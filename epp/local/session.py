@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of `epp up`: start the stack, send the requests, tell what happened, stay until told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import signal
+import uuid
+from dataclasses import dataclass
+from typing import TextIO
+
+import aiohttp
+
+from epp.local.client import Outcome, send
+from epp.local.decisions import DecisionLog
+from epp.local.report import Follow, Printer, as_json, curl, request_lines, summary
+from epp.local.scenario import Ask, groups
+from epp.local.stack import PartEnded, Stack, StackConfig, choose_addresses
+
+_DECISION_WAIT_S = 2.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What to start and what to do with it; see the flags of `epp up`."""
+
+    stack: StackConfig
+    requests: int = 12
+    exit: bool = False
+    json: bool = False
+
+
+class Session:
+    """Make one, run it once. People read `out`, or `err` when `out` is kept for JSON."""
+
+    def __init__(self, config: SessionConfig, out: TextIO, err: TextIO) -> None:
+        self._config = config
+        self._out = out
+        self._printer = Printer(err if config.json else out)
+        follow = Follow(self._printer)
+        self._decisions = DecisionLog(follow.handled, lambda text: self._printer.line(f"  picker: {text}"))
+        self._stopping = asyncio.Event()
+        self._tried_out = False
+
+    async def run(self) -> int:
+        """Returns the exit code of `epp up`. Raises `StartError`; whatever happens, nothing is left running."""
+        addresses = choose_addresses(self._config.stack, random.Random())
+        stack = Stack(self._config.stack, addresses, self._printer.progress, self._decisions.line)
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._told_to_stop, stack)
+        task = asyncio.ensure_future(self._work(stack))
+        told = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            return 0 if self._tried_out else 130
+        except PartEnded as error:
+            for line in error.lines[-10:]:
+                self._printer.line(f"  | {line}")
+            raise
+        finally:
+            told.cancel()
+            task.cancel()
+            await asyncio.wait([task])
+            self._printer.progress("stopping ...")
+            await stack.stop()
+            self._printer.line("everything is stopped")
+
+    def _told_to_stop(self, stack: Stack) -> None:
+        if self._stopping.is_set():
+            stack.kill()
+        self._stopping.set()
+
+    async def _work(self, stack: Stack) -> int:
+        places, config = stack.addresses, self._config
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            await stack.start(session)
+            first, last = places.pod_hosts[0], places.pod_hosts[-1]
+            self._printer.line(
+                f"ready: Envoy on {places.url}, the endpoint picker on :{places.picker_port} (TLS), "
+                f"{config.stack.pods} simulated pods on {first} to {last}, port {places.pod_port}"
+            )
+            self._printer.line(f"configuration: {config.stack.config_file}")
+            self._printer.line()
+            outcomes = await stack.unless_one_ends(self._try_out(session, f"http://127.0.0.1:{places.port}"))
+        self._tried_out = True
+        if outcomes:
+            self._printer.line()
+            self._printer.line(summary(outcomes))
+        if config.json:
+            print(json.dumps(as_json(outcomes)), file=self._out, flush=True)
+        if config.exit:
+            return 0 if all(outcome.ok for outcome in outcomes) else 1
+        self._printer.line()
+        self._printer.line("It stays up until Ctrl-C. Try it; each request shows here with the reason for its pod:")
+        self._printer.line(f"\n  {curl(places.url)}\n")
+        self._printer.line(f"The picker's metrics: http://localhost:{places.metrics_port}/metrics")
+        await stack.unless_one_ends(asyncio.Event().wait())
+        return 0
+
+    async def _try_out(self, session: aiohttp.ClientSession, url: str) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for group in groups(self._config.requests):
+            for outcome in await asyncio.gather(*(self._ask(session, url, ask) for ask in group)):
+                outcomes.append(outcome)
+                for line in request_lines(len(outcomes), outcome):
+                    self._printer.line(line)
+        return outcomes
+
+    async def _ask(self, session: aiohttp.ClientSession, url: str, ask: Ask) -> Outcome:
+        request_id = str(uuid.uuid4())
+        self._decisions.expect(request_id)
+        outcome = await send(session, url, ask, request_id)
+        # What was answered without a pod was not routed, and has no decision to wait for.
+        outcome.handled = await self._decisions.take(request_id, _DECISION_WAIT_S if outcome.pod else 0.2)
+        return outcome
