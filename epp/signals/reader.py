@@ -12,6 +12,7 @@ ends the connection, so that bytes of one answer are never taken for the next.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -275,5 +276,8 @@ class _Connection(asyncio.BufferedProtocol):
 
 
 def _one_line(error: BaseException) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    # The event loop puts words of its own in place of the system's for errors of connecting.
+    text = str(error)
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno:
+        text = os.strerror(error.errno)
     return " ".join(text.split()) or type(error).__name__
