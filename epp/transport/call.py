@@ -68,6 +68,9 @@ Service = Callable[[Metadata, Reply], Call]
 Services = Mapping[str, Service]
 """gRPC path (`/package.Service/Method`) to what answers it; other paths get UNIMPLEMENTED."""
 
+Clock = Callable[[], float]
+"""Monotonic seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -83,6 +86,11 @@ class Limits:
     handshake_s: float = 10.0
     control_frames: int = 10_000
     """Pings, settings, resets and empty frames one connection may send per second before it is closed."""
+    incomplete_bytes: int = 256 * 1024 * 1024
+    """Messages that have not arrived whole, all streams of one connection together; the stream over it is refused."""
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class Listener(Protocol):

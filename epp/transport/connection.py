@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One HTTP/2 connection: the asyncio protocol between a socket and the engine.
+
+One read is handled whole: bytes to the engine, all its events to the streams, then one write of everything queued.
+What calls say later is written once per turn of the loop. A socket that takes no more is not read from either, so a
+peer that does not read cannot make us hold more than it was owed; `credit` and `sweep` bound the rest, `guard` counts
+the frames of no use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from epp.transport import headers
+from epp.transport.call import UNAVAILABLE, Clock, Limits, Service
+from epp.transport.credit import Credit
+from epp.transport.engine import (
+    ConnectionClosed,
+    DataReceived,
+    Engine,
+    EngineError,
+    ErrorCode,
+    Event,
+    GoAwayReceived,
+    PingAcknowledged,
+    PingReceived,
+    PriorityUpdateReceived,
+    RequestReceived,
+    SettingsAcknowledged,
+    SettingsReceived,
+    StreamClosed,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+    goaway_frame,
+    server_engine,
+)
+from epp.transport.guard import Budget, FloodError
+from epp.transport.stream import Stream
+from epp.transport.sweep import Sweeper
+from epp.transport.timers import Timers
+from epp.transport.unserved import unserved
+
+log = logging.getLogger("epp.transport")
+
+_CLOSE_S = 5.0
+"""How long a peer may take to read what is left when we close."""
+_NOTICE_S = 5.0
+"""How long we wait for the answer to the ping after a shutdown notice."""
+_DRAIN_PING = b"draining"
+_WINDOW_UPDATES_PER_CONTROL_FRAME = 10
+"""Window updates are normal traffic, one or two for a message; their budget is this much larger."""
+
+
+class Shared:
+    """What the connections of one listener have in common. `services` is by path as it is on the wire."""
+
+    __slots__ = ("clock", "connections", "draining", "limits", "refused_s", "services")
+
+    def __init__(self, services: Mapping[bytes, tuple[str, Service]], limits: Limits, clock: Clock) -> None:
+        self.services = services
+        self.limits = limits
+        self.clock = clock
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self.refused_s = -1.0
+
+
+class Connection(asyncio.Protocol):
+    """One peer.
+
+    `streams` are the open ones; `ending` are those whose end is queued but which the peer has not closed. `idle`: no
+    flush is under way or scheduled, and one would do something. `over`: the engine is done, no stream is left.
+    """
+
+    transport: asyncio.Transport
+    engine: Engine
+    queued: Callable[..., int]
+    send_response: Callable[..., None]
+    send_data: Callable[[int, bytes], None]
+    send_trailers: Callable[[int, headers.HeaderBlock], None]
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._loop = asyncio.get_running_loop()
+        self.limits = shared.limits
+        self.clock = shared.clock
+        self.peer: object = None
+        self.streams: dict[int, Stream] = {}
+        self.ending: dict[int, Stream] = {}
+        self.incomplete_bytes = 0
+        self.idle = False
+        self.blocked = False
+        self.over = False
+        self.drained: asyncio.Event | None = None
+        self._last_stream_id = 0
+        self._timers = Timers(self._loop)
+        self._sweeper = Sweeper(self, self._timers)
+        control_frames = self.limits.control_frames
+        self._control = Budget(control_frames, "control or empty frames", self.clock)
+        self._updates = Budget(control_frames * _WINDOW_UPDATES_PER_CONTROL_FRAME, "window updates", self.clock)
+
+    # The loop's side (asyncio.Protocol).
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is open, TLS included."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.peer = transport.get_extra_info("peername")
+        shared = self._shared
+        if len(shared.connections) >= self.limits.connections:
+            self._refuse()
+            return
+        shared.connections.add(self)
+        self.transport.set_write_buffer_limits(high=self.limits.queued_output_bytes)
+        engine = self.engine = server_engine(self.limits)
+        self.queued = engine.queued_body_size
+        self.send_response = engine.send_response
+        self.send_data = engine.send_data
+        self.send_trailers = engine.send_trailers
+        self._credit = Credit(engine, self.limits.queued_output_bytes)
+        self._receive = engine.receive_data
+        self._events = engine.events
+        self._output = engine.data_to_send
+        self._write = self.transport.write
+        self._timers.start("preface", self.limits.handshake_s, self._silent)
+        self.flush()
+        if shared.draining:
+            self.drain()
+
+    def data_received(self, data: bytes) -> None:
+        """Handle one read."""
+        if self.over:
+            return
+        self.idle = False
+        try:
+            self._receive(data)
+        except EngineError as error:
+            self._dispatch(self._events())
+            self._break(str(error))
+            return
+        self._dispatch(self._events())
+        self.flush()
+
+    def pause_writing(self) -> None:
+        """The socket takes no more for now."""
+        self.blocked = True
+        self.idle = False
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+            self._sweeper.start()
+
+    def resume_writing(self) -> None:
+        """The socket takes more."""
+        self.blocked = False
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+            self.flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._shared.connections.discard(self)
+        self._finish()
+        self._timers.stop_all()
+
+    # The streams' side (Carrier).
+
+    def schedule_flush(self) -> None:
+        """Write what is queued before the loop's next turn."""
+        self.idle = False
+        self._loop.call_soon(self.flush)
+
+    def finished(self, stream: Stream) -> None:
+        """The stream's end is queued."""
+        self.streams.pop(stream.id, None)
+        self.ending[stream.id] = stream
+        if not self._sweeper.started:
+            self._sweeper.start()
+
+    def flush(self) -> None:
+        """Write everything the peer's windows allow, and see which streams that ended."""
+        if self.blocked or self.over:
+            return
+        self.idle = True
+        try:
+            output = self._output()
+            if output:
+                self._write(output)
+            while not self.blocked and self._credit.drained():
+                self._write(self._output())
+        except EngineError as error:
+            self._break(str(error))
+            return
+        events = self._events()
+        if events:
+            self._dispatch(events)
+        if not self._sweeper.started and self.queued():
+            self._sweeper.start()
+
+    # The listener's side.
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is open, or output is not written yet."""
+        if self.over:
+            return False
+        return bool(self.streams or self.queued() or self.transport.get_write_buffer_size())
+
+    def drain(self) -> asyncio.Event:
+        """Ask the peer to go elsewhere. The event is set when no new stream can come any more.
+
+        A shutdown notice and a ping: what the peer sent before it answers the ping is served, what comes after the
+        GOAWAY that follows is not, and the GOAWAY says so.
+        """
+        if self.drained is None:
+            self.drained = asyncio.Event()
+            if self.over:
+                self.drained.set()
+            else:
+                self._timers.start("notice", _NOTICE_S, self.refuse_streams)
+                with contextlib.suppress(EngineError):
+                    self.engine.send_shutdown_notice()
+                    self.engine.ping(_DRAIN_PING)
+                self.flush()
+        return self.drained
+
+    def drain_soon(self) -> None:
+        """`drain`, from within the handling of a read."""
+        if self.drained is None:
+            self._loop.call_soon(self.drain)
+
+    def refuse_streams(self) -> None:
+        """Send the GOAWAY that names the last stream we serve."""
+        if self.drained is None or self.drained.is_set():
+            return
+        self.drained.set()
+        self._timers.stop("notice")
+        if not self.over:
+            with contextlib.suppress(EngineError):
+                self.engine.send_goaway()
+            self.flush()
+
+    def stop(self) -> None:
+        """End every open stream with UNAVAILABLE."""
+        for stream in list(self.streams.values()):
+            stream.abort(UNAVAILABLE, "the server is stopping", "server stopping")
+        self.flush()
+
+    def close(self, wait_s: float = _CLOSE_S) -> None:
+        """Close the socket once it took what is written, at the latest in `wait_s`."""
+        self._finish()
+        self.transport.close()
+        self._timers.start("close", wait_s, self.transport.abort)
+
+    def abort(self, reason: str) -> None:
+        """Close the socket at once."""
+        log.warning("connection from %s closed: %s", self.peer, reason)
+        self._finish()
+        self.transport.abort()
+
+    # Events.
+
+    def _dispatch(self, events: list[Event]) -> None:
+        handlers = _HANDLERS
+        for event in events:
+            try:
+                handlers.get(type(event), _ignore)(self, event)
+            except FloodError as error:
+                self._expel(str(error))
+                return
+            except EngineError:
+                continue  # The stream or the engine was closed further on in the same batch.
+            except Exception:
+                log.exception("an HTTP/2 event could not be handled: %r", event)
+
+    def _on_data(self, event: DataReceived) -> None:
+        stream_id = event.stream_id
+        data = event.data
+        end = event.end_stream
+        stream = self.streams.get(stream_id)
+        if data:
+            if stream is not None:
+                stream.receive(data)
+            self._credit.handled(len(data), stream_id)
+        elif not end:
+            self._control.spend()
+        if end and stream is not None:
+            stream.half_close()
+
+    def _on_request(self, event: RequestReceived) -> None:
+        raw = dict(event.headers)
+        stream_id = self._last_stream_id = event.stream_id
+        stream = Stream(self, stream_id, raw)
+        timeout = raw.get(b"grpc-timeout")
+        if timeout is not None or raw.get(b"content-type") != b"application/grpc" or raw.get(b":method") != b"POST":
+            block = headers.refusal(raw)
+            if block is not None:
+                stream.refuse(block)
+                return
+        if timeout is not None:
+            stream.deadline = self._loop.call_later(headers.timeout_s(timeout) or 0.0, stream.expire)
+        self.streams[stream_id] = stream
+        path = raw.get(b":path", b"")
+        stream.open(*(self._shared.services.get(path) or (path.decode("latin-1"), unserved)))
+        if event.end_stream:
+            stream.half_close()
+
+    def _on_trailers(self, event: TrailersReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.half_close()
+
+    def _on_reset(self, event: StreamReset) -> None:
+        stream = self.streams.pop(event.stream_id, None)
+        if stream is not None:
+            stream.drop(f"reset by the client (code {event.error_code})")
+        else:
+            stream = self.ending.get(event.stream_id)
+        if stream is None or not stream.started:
+            self._control.spend()  # Nothing was answered: the pattern of a rapid reset attack.
+
+    def _on_closed(self, event: StreamClosed) -> None:
+        stream_id = event.stream_id
+        self._credit.closed(stream_id)
+        if self.ending.pop(stream_id, None) is None:
+            stream = self.streams.pop(stream_id, None)
+            if stream is not None:
+                self._sweeper.count_cut()
+                stream.drop(f"stream error (code {event.error_code})")
+
+    def _on_settings(self, event: SettingsReceived) -> None:
+        self._timers.stop("preface")
+        self._control.spend()
+
+    def _on_control(self, event: Event) -> None:
+        self._control.spend()
+
+    def _on_window(self, event: WindowUpdated) -> None:
+        self._updates.spend()
+
+    def _on_ping_answer(self, event: PingAcknowledged) -> None:
+        self._control.spend()
+        if event.opaque_data == _DRAIN_PING:
+            self.refuse_streams()
+
+    def _on_engine_closed(self, event: ConnectionClosed) -> None:
+        if event.error_code:
+            log.info("connection from %s ended with HTTP/2 error %d", self.peer, event.error_code)
+        self.close()
+
+    # Ends.
+
+    def _refuse(self) -> None:
+        self.over = True
+        shared = self._shared
+        now_s = self.clock()
+        if now_s - shared.refused_s >= 1.0:
+            shared.refused_s = now_s
+            log.warning("connections are refused: %d are open, as many as allowed", self.limits.connections)
+        self.transport.abort()
+
+    def _silent(self) -> None:
+        self.abort(f"it said no HTTP/2 within {self.limits.handshake_s:g} s")
+
+    def _expel(self, reason: str) -> None:
+        log.warning("connection from %s closed: %s", self.peer, reason)
+        try:
+            self.engine.terminate_connection(ErrorCode.ENHANCE_YOUR_CALM)
+            self._write(self._output())
+        except EngineError:
+            self._write(goaway_frame(self._last_stream_id, ErrorCode.ENHANCE_YOUR_CALM))
+        self.close()
+
+    def _break(self, reason: str) -> None:
+        """The engine failed and is of no more use."""
+        if not self.over:
+            log.info("connection from %s closed: %s", self.peer, reason)
+            self._write(goaway_frame(self._last_stream_id, ErrorCode.PROTOCOL_ERROR))
+            self.close()
+
+    def _finish(self) -> None:
+        """No stream lives on; whatever comes is ignored."""
+        if self.over:
+            return
+        self.over = True
+        self.idle = False
+        if self.drained is not None:
+            self.drained.set()
+        for stream in list(self.streams.values()):
+            stream.drop("connection lost")
+        self.streams.clear()
+        self.ending.clear()
+
+
+def _ignore(connection: Connection, event: Event) -> None:
+    """An event that asks for nothing."""
+
+
+_HANDLERS: dict[type[Event], Callable[[Connection, Any], None]] = {
+    DataReceived: Connection._on_data,
+    RequestReceived: Connection._on_request,
+    StreamReset: Connection._on_reset,
+    StreamClosed: Connection._on_closed,
+    WindowUpdated: Connection._on_window,
+    TrailersReceived: Connection._on_trailers,
+    PingReceived: Connection._on_control,
+    PingAcknowledged: Connection._on_ping_answer,
+    SettingsReceived: Connection._on_settings,
+    SettingsAcknowledged: Connection._on_control,
+    PriorityUpdateReceived: Connection._on_control,
+    GoAwayReceived: Connection._on_control,
+    ConnectionClosed: Connection._on_engine_closed,
+}

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gRPC server on libnghttp2, in the event loop (asyncio's or uvloop).
+
+What a stream costs is what counts here: no task, no thread, no queue, one read and one write for many streams.
+`connection` holds one peer, `stream` one call, `frames` and `headers` gRPC's bytes, `engine` all of libnghttp2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from epp.transport.call import DEFAULT_LIMITS, Clock, Limits, Listener, Services
+from epp.transport.connection import Connection, Shared
+from epp.transport.sockets import cannot_listen, listening_socket
+
+if TYPE_CHECKING:
+    from epp.transport.tls import TlsSource
+
+_BACKLOG = 1_024
+_POLL_S = 0.01
+_PARTING_S = 0.25
+"""How long peers without streams get to close the connection themselves; then none of their bytes are in flight."""
+_CLOSE_S = 1.0
+_DRAIN_S = 6.0
+_TLS_SHUTDOWN_S = 2.0
+
+
+class H2Listener:
+    """A `Listener` on libnghttp2."""
+
+    def __init__(self, server: asyncio.Server, port: int, shared: Shared) -> None:
+        self._server = server
+        self._port = port
+        self._shared = shared
+
+    @property
+    def port(self) -> int:
+        """The port in use."""
+        return self._port
+
+    async def drain(self) -> None:
+        """Accept no connection, and have no peer open a stream any more; open ones go on.
+
+        Returns when every peer has confirmed, at the latest after about five seconds. What peers sent before they
+        confirmed is served: no call is lost.
+        """
+        await self._drain(_DRAIN_S)
+
+    async def close(self, grace_s: float) -> None:
+        """Drain, wait up to `grace_s` for open calls, end what is left with UNAVAILABLE, close the sockets."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + grace_s
+        await self._drain(min(grace_s, _DRAIN_S))
+        connections = self._shared.connections
+        await _until(lambda: not any(connection.busy for connection in connections), deadline_s - loop.time())
+        for connection in list(connections):
+            connection.refuse_streams()
+            connection.stop()
+        await _until(lambda: not connections, _PARTING_S)
+        for connection in list(connections):
+            connection.close(_CLOSE_S)
+        await _until(lambda: not connections, _CLOSE_S + _PARTING_S)
+        for connection in list(connections):
+            connection.transport.abort()
+
+    async def _drain(self, wait_s: float) -> None:
+        self._server.close()
+        shared = self._shared
+        shared.draining = True
+        drained = [asyncio.ensure_future(connection.drain().wait()) for connection in list(shared.connections)]
+        if drained:
+            _, late = await asyncio.wait(drained, timeout=wait_s)
+            for waiter in late:
+                waiter.cancel()
+
+
+async def listen(
+    services: Services,
+    host: str,
+    port: int,
+    *,
+    tls: TlsSource | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    clock: Clock = time.monotonic,
+) -> Listener:
+    """Serve `services` on `host:port` (0: any free port), with TLS when `tls` is given. Raises StartError.
+
+    `clock` times the bounds; deadlines and timers run on the loop.
+    """
+    loop = asyncio.get_running_loop()
+    by_path = {path.encode("ascii"): (path, service) for path, service in services.items()}
+    shared = Shared(by_path, limits, clock)
+    sock = await listening_socket(host, port)
+    try:
+        server = await loop.create_server(
+            lambda: Connection(shared),
+            sock=sock,
+            backlog=_BACKLOG,
+            ssl=None if tls is None else tls.context(),
+            ssl_handshake_timeout=None if tls is None else limits.handshake_s,
+            ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN_S,
+        )
+    except OSError as error:
+        sock.close()
+        raise cannot_listen(host, port, error) from error
+    return H2Listener(server, sock.getsockname()[1] if port == 0 else port, shared)
+
+
+async def _until(condition: Callable[[], bool], wait_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + wait_s
+    while not condition():
+        if loop.time() >= deadline_s:
+            return
+        await asyncio.sleep(_POLL_S)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a listener's certificate comes from, and how it is replaced while connections live on.
+
+A `TlsSource` holds a certificate and its key: read from a directory (`tls.crt`, `tls.key`, as Kubernetes mounts a
+secret) or self-signed in memory. `reload_if_changed` reads the directory again and keeps the last good pair when the
+new one cannot be used. Every handshake gets a context of its own time: the context a listener was given hands over to
+the newest one when a handshake starts, so a replacement may also change the kind of key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import ssl
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from epp.contract.errors import StartError
+from epp.transport.ciphers import minimum_version, openssl_ciphers
+from epp.transport.selfsigned import self_signed
+
+log = logging.getLogger("epp.transport")
+
+CERTIFICATE = "tls.crt"
+KEY = "tls.key"
+
+
+class TlsSource:
+    """A certificate for listeners.
+
+    * directory: holds `tls.crt` (the chain) and `tls.key`; None makes a self-signed certificate in memory
+    * min_version: `VersionTLS10` ... `VersionTLS13` as in Go, "" for TLS 1.2; older than 1.2 is raised to it
+    * cipher_suites: Go's names, for TLS 1.2; none for OpenSSL's own choice
+
+    Raises StartError when anything of it cannot be used.
+    """
+
+    def __init__(
+        self, directory: Path | str | None = None, *, min_version: str = "", cipher_suites: Sequence[str] = ()
+    ) -> None:
+        self._directory = None if directory is None else Path(directory)
+        self._minimum = minimum_version(min_version)
+        self._ciphers = openssl_ciphers(cipher_suites)
+        self._pem = self_signed() if self._directory is None else _read(self._directory)
+        self._digest = _digest(*self._pem)
+        try:
+            self._newest = self._build(*self._pem)
+        except (ssl.SSLError, ValueError) as error:
+            raise StartError(_unusable(self._directory, error)) from error
+        self._tried = self._digest
+        self._complaint = ""
+        self._given: ssl.SSLContext | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether version and cipher suites are the defaults, the only ones gRPC's own TLS can do."""
+        return self._minimum == ssl.TLSVersion.TLSv1_2 and not self._ciphers
+
+    def pem(self) -> tuple[bytes, bytes]:
+        """The certificate chain and the key in use, PEM."""
+        return self._pem
+
+    def context(self) -> ssl.SSLContext:
+        """The server context: ALPN h2, no client certificates. Stays right over reloads."""
+        if self._given is None:
+            self._given = self._build(*self._pem)
+            # OpenSSL asks this for every ClientHello, whether it names a server or not.
+            self._given.sni_callback = self._hand_over
+        return self._given
+
+    def reload_if_changed(self) -> bool:
+        """Read the directory again; true when another certificate is in use now. Blocks for two small reads.
+
+        What cannot be used is logged once and not used; the last good certificate stays.
+        """
+        if self._directory is None:
+            return False
+        try:
+            pem = _read(self._directory)
+            digest = _digest(*pem)
+            if digest in (self._digest, self._tried):
+                if digest == self._digest:
+                    self._complaint = ""
+                return False
+            self._tried = digest
+            self._newest = self._build(*pem)
+        except (StartError, ssl.SSLError, ValueError) as error:
+            self._complain(str(error) if isinstance(error, StartError) else _unusable(self._directory, error))
+            return False
+        self._pem, self._digest = pem, digest
+        self._complaint = ""
+        log.info("the certificate in %s was replaced, new connections get it", self._directory)
+        return True
+
+    async def watch(self, interval_s: float = 1.0) -> None:
+        """Call `reload_if_changed` every `interval_s`, in a thread, until cancelled."""
+        while True:
+            await asyncio.sleep(interval_s)
+            await asyncio.to_thread(self.reload_if_changed)
+
+    def _hand_over(self, connection: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
+        connection.context = self._newest
+
+    def _build(self, certificate: bytes, key: bytes) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = self._minimum
+        if self._ciphers:
+            context.set_ciphers(self._ciphers)
+        context.set_alpn_protocols(["h2"])
+        with _as_file(certificate + b"\n" + key) as path:
+            context.load_cert_chain(path, password=_no_password)
+        return context
+
+    def _complain(self, complaint: str) -> None:
+        if complaint != self._complaint:
+            self._complaint = complaint
+            log.error("%s; the last good certificate stays in use", complaint)
+
+
+def _read(directory: Path) -> tuple[bytes, bytes]:
+    # A secret is replaced by turning the symlink ..data; resolved once, both files are of the same secret.
+    version = directory / "..data"
+    if version.is_symlink():
+        directory = version.resolve()
+    found = []
+    for name in (CERTIFICATE, KEY):
+        path = directory / name
+        try:
+            found.append(path.read_bytes())
+        except OSError as error:
+            raise StartError(
+                f"cannot read {path}: {error.strerror}; a certificate directory holds {CERTIFICATE} and {KEY}"
+            ) from error
+    return found[0], found[1]
+
+
+def _digest(certificate: bytes, key: bytes) -> bytes:
+    return hashlib.sha256(len(certificate).to_bytes(8, "big") + certificate + key).digest()
+
+
+def _unusable(directory: Path | None, error: Exception) -> str:
+    reason = getattr(error, "reason", None) or str(error)
+    return (
+        f"cannot use {CERTIFICATE} and {KEY} in {directory}: {reason}; "
+        f"they must be a PEM certificate chain and its own key without a password"
+    )
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted")
+
+
+@contextlib.contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """A path to `content` for libraries that only read files; in memory, so that no file system need be writable."""
+    try:
+        descriptor = os.memfd_create("certificate")
+    except (AttributeError, OSError):
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            yield file.name
+        return
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{descriptor}"
