@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from epp.config.configuration import Configuration, Instance, union
@@ -72,7 +72,10 @@ class AssembledProfile:
 
 @dataclass(frozen=True, slots=True)
 class Assembly:
-    """Everything that a configuration constructs. Tuples are in the order in which their members act."""
+    """Everything that a configuration constructs. Tuples are in the order in which their members act.
+
+    `configuration` is the loaded one, with what the objects themselves say they read.
+    """
 
     configuration: Configuration
     objects: Mapping[str, Any]
@@ -96,27 +99,37 @@ def assemble(configuration: Configuration, clock: Clock, rng_seed: int | None) -
     for instance in configuration.instances:
         _construct(instance, clock, rng_seed, objects, findings)
     findings.raise_mistakes(configuration.source)
-    made = objects.items()
-    producers = [Named(name, plugin) for name, plugin in made if isinstance(plugin, Producer)]
-    routed = tuple(Named(name, plugin) for name, plugin in made if isinstance(plugin, RoutedHook))
-    done = tuple(Named(name, plugin) for name, plugin in made if isinstance(plugin, DoneHook))
-    members = tuple(Named(name, plugin) for name, plugin in made if isinstance(plugin, EndpointHook))
+    acting = [(i.name, objects[i.name]) for i in configuration.instances if not i.leans_on_producer]
+    producers = [Named(name, plugin) for name, plugin in acting if isinstance(plugin, Producer)]
     order = {name: position for position, name in enumerate(configuration.producers)}
-    producers.sort(key=lambda producer: order.get(producer.name, len(order)))
-    acting = {name for name, plugin in made if isinstance(plugin, Producer | RoutedHook | DoneHook | EndpointHook)}
     discovery = configuration.discovery
+    configuration = _settled(configuration, objects)
     return Assembly(
         configuration=configuration,
         objects=objects,
         profiles=_profiles(configuration, objects),
         handler=Named(configuration.handler, objects[configuration.handler]),
-        producers=tuple(producers),
-        routed_hooks=routed,
-        done_hooks=done,
-        endpoint_hooks=members,
+        producers=tuple(sorted(producers, key=lambda producer: order.get(producer.name, len(order)))),
+        routed_hooks=tuple(Named(name, plugin) for name, plugin in acting if isinstance(plugin, RoutedHook)),
+        done_hooks=tuple(Named(name, plugin) for name, plugin in acting if isinstance(plugin, DoneHook)),
+        endpoint_hooks=tuple(Named(name, plugin) for name, plugin in acting if isinstance(plugin, EndpointHook)),
         discovery=None if discovery is None else Named(discovery, objects[discovery]),
-        reads=configuration.reads | union(i.reads for i in configuration.instances if i.name in acting),
+        reads=configuration.reads,
     )
+
+
+def _settled(configuration: Configuration, objects: Mapping[str, Any]) -> Configuration:
+    """The configuration with what the objects say of themselves: an attribute `reads`, and which hooks they have."""
+    instances = []
+    active = set(configuration.active)
+    for instance in configuration.instances:
+        made = objects[instance.name]
+        own = getattr(made, "reads", None)
+        instances.append(replace(instance, reads=own) if isinstance(own, Reads) else instance)
+        if isinstance(made, Producer | RoutedHook | DoneHook | EndpointHook) and not instance.leans_on_producer:
+            active.add(instance.name)
+    reads = union(instance.reads for instance in instances if instance.name in active)
+    return replace(configuration, instances=tuple(instances), active=frozenset(active), reads=reads)
 
 
 def _construct(

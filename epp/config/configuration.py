@@ -14,6 +14,10 @@ from typing import Any
 
 from epp.config.catalog import Entry
 from epp.contract.plugins import Kind, PluginSpec, Reads
+from epp.contract.prefix import PREFIX_MATCH
+
+HOOKS = ("on_routed", "on_done", "on_endpoint_added", "on_endpoint_removed")
+"""Methods by which a plugin acts without being in a profile."""
 
 
 class Origin(enum.Enum):
@@ -45,6 +49,25 @@ class Instance:
     def spec(self) -> PluginSpec:
         """What the plugin's decorator attached."""
         return self.entry.spec
+
+    @property
+    def leans_on_producer(self) -> bool:
+        """Whether a plugin that could keep a prefix index (`parameters.owns_index`) leaves it to a producer.
+
+        It then acts in profiles alone, whatever methods it has.
+        """
+        return getattr(self.parameters, "owns_index", None) is False
+
+    @property
+    def acts_alone(self) -> bool:
+        """Whether the plugin acts outside of profiles, as a producer or by a hook."""
+        methods = any(hasattr(self.entry.target, hook) for hook in HOOKS)
+        return (self.is_a(Kind.PRODUCER) or methods) and not self.leans_on_producer
+
+    @property
+    def publishes_prefixes(self) -> bool:
+        """Whether prefix matches are published under this instance's name."""
+        return self.spec.type == PREFIX_MATCH.producer or bool(getattr(self.parameters, "owns_index", False))
 
     def is_a(self, *kinds: Kind) -> bool:
         """Whether the plugin is of any of these kinds."""
@@ -89,7 +112,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The whole. `active` are the instances that act on requests or endpoints; `reads` is what they read together."""
+    """The whole. `active` are the instances that act on requests or endpoints; `reads` is what they read together.
+
+    A plugin may settle what it reads only when it is constructed: `epp.config.build` has the last word.
+    """
 
     source: str
     instances: tuple[Instance, ...]
@@ -119,15 +145,6 @@ class Configuration:
     def readers(self, needs: Reads) -> tuple[str, ...]:
         """The active instances that read any of `needs`."""
         return tuple(i.name for i in self.instances if i.name in self.active and i.reads & needs)
-
-
-HOOKS = ("on_routed", "on_done", "on_endpoint_added", "on_endpoint_removed")
-"""Methods by which a plugin acts without being in a profile."""
-
-
-def has_hooks(instance: Instance) -> bool:
-    """Whether the plugin acts outside of profiles."""
-    return any(hasattr(instance.entry.target, hook) for hook in HOOKS)
 
 
 def union(reads: Iterable[Reads]) -> Reads:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from epp.config.catalog import Catalog
-from epp.config.configuration import Configuration, Instance, Origin, Source, has_hooks, union
+from epp.config.configuration import Configuration, Instance, Origin, Source, union
 from epp.config.document import MAX_BYTES, parse_document
 from epp.config.draft import Draft
 from epp.config.findings import ConfigErrors, Finding, Findings, remedy
@@ -124,12 +124,13 @@ def _complete(document: Document, draft: Draft, source: str) -> Configuration | 
 
 def _active(draft: Draft, roots: set[str]) -> list[Instance]:
     """Instances that act: in a profile, as a producer, by a hook, or where a section names them."""
-    return [i for i in draft.instances.values() if i.name in roots or i.is_a(Kind.PRODUCER) or has_hooks(i)]
+    return [i for i in draft.instances.values() if i.name in roots or i.acts_alone]
 
 
 def _producers(draft: Draft) -> list[Instance]:
     """In order, but added ones first."""
-    return sorted(draft.of_kind(Kind.PRODUCER), key=lambda instance: instance.origin is Origin.GIVEN)
+    producers = [instance for instance in draft.of_kind(Kind.PRODUCER) if instance.acts_alone]
+    return sorted(producers, key=lambda instance: instance.origin is Origin.GIVEN)
 
 
 def _add_producers(draft: Draft, roots: set[str]) -> None:
@@ -144,8 +145,8 @@ def _add_producers(draft: Draft, roots: set[str]) -> None:
         found = draft.instances.get(name)
         if found is None and name == PREFIX_MATCH.producer and name not in draft.broken:
             draft.add(name, f"'{instance.name}' reads prefix matches")
-        elif (found is None and name not in draft.broken) or (found is not None and not found.is_a(Kind.PRODUCER)):
-            names = [producer.name for producer in draft.of_kind(Kind.PRODUCER)] or [PREFIX_MATCH.producer]
+        elif name not in draft.broken and (found is None or found not in _producers(draft)):
+            names = [producer.name for producer in _producers(draft)] or [PREFIX_MATCH.producer]
             text = f"plugin '{instance.name}' ({instance.spec.type}) parameters.{PRODUCER_PARAMETER}: no default"
             text += f" producer found for missing data key {PREFIX_MATCH.name}/{name}{remedy(name, names)}"
             draft.findings.mistake(instance.line, text)

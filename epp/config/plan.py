@@ -86,7 +86,8 @@ def _producer_lines(configuration: Configuration) -> list[str]:
 
 def _work_lines(configuration: Configuration) -> list[str]:
     scraped = _scraped(configuration)
-    lines = ["scraped    nothing: no plugin reads it"] if not scraped else ["scraped"]
+    sources = ", ".join(_name(configuration.instance(source.name)) for source in configuration.sources)
+    lines = [f"scraped    by {sources}" if scraped else "scraped    nothing: no plugin reads it"]
     lines += [f"  {name} for {', '.join(readers)}" for name, readers in scraped.items()]
     bodies = configuration.readers(BODY)
     responses = configuration.readers(Reads.RESPONSE_BODY)
@@ -104,7 +105,7 @@ def _scraped(configuration: Configuration) -> dict[str, tuple[str, ...]]:
 
 def _publishes(instance: Instance) -> list[str]:
     """Keys of what a producer leaves on a request: its class's `publishes`, and the default producer's."""
-    if instance.spec.type == PREFIX_MATCH.producer:
+    if instance.publishes_prefixes:
         return [f"{PREFIX_MATCH.name}/{instance.name}"]
     return [str(key) for key in getattr(instance.entry.target, "publishes", ())]
 
