@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,14 +95,19 @@ def message(entry: dict[str, Any]) -> str:
     return f"{text}: {error}" if error and error not in text else text
 
 
-def last_words(lines: list[str]) -> str:
-    """The most telling of a program's last lines: its last error, else its last line."""
-    told = [line.strip() for line in lines if line.strip()]
+def readable(line: str) -> str:
+    """A line of output for people: of a JSON line its level and message."""
+    entry = parse(line)
+    return line.strip() if entry is None else f"{entry.get('level', '')}: {message(entry)}"
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """The most telling of a program's last lines: its last error or plain line, else the last."""
+    told = [line for line in lines if line.strip()]
     for line in reversed(told):
         entry = parse(line)
-        if entry is not None and str(entry.get("level", "")).lower() in _LOUD_LEVELS:
-            return message(entry)
         if entry is None:
-            return line
-    entry = parse(told[-1]) if told else None
-    return message(entry) if entry is not None else "it said nothing"
+            return line.strip()
+        if str(entry.get("level", "")).lower() in _LOUD_LEVELS:
+            return message(entry)
+    return readable(told[-1]) if told else "it said nothing"

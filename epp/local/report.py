@@ -8,7 +8,7 @@ import json
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from epp.local.client import USER_HEADERS, Outcome
@@ -126,15 +126,16 @@ def _hit_ratio(outcomes: Sequence[Outcome]) -> float | None:
 class Follow:
     """Shows what others ask while the stack is up; under load only a few a second, and how many were not shown."""
 
-    def __init__(self, printer: Printer) -> None:
+    def __init__(self, printer: Printer, clock: Callable[[], float] = time.monotonic) -> None:
         self._printer = printer
+        self._clock = clock
         self._second = 0
         self._shown = 0
         self._hidden = 0
 
     def handled(self, handled: Handled) -> None:
         """One request that was routed."""
-        second = int(time.monotonic())
+        second = int(self._clock())
         if second != self._second:
             if self._hidden:
                 self._printer.line(f"     (and {self._hidden} more)")

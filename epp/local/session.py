@@ -14,12 +14,13 @@ from typing import TextIO
 import aiohttp
 
 from epp.local.client import Outcome, send
-from epp.local.decisions import DecisionLog
+from epp.local.decisions import DecisionLog, readable
 from epp.local.report import Follow, Printer, as_json, curl, request_lines, summary
 from epp.local.scenario import Ask, groups
 from epp.local.stack import PartEnded, Stack, StackConfig, choose_addresses
 
 _DECISION_WAIT_S = 2.0
+_LAST_LINES = 5
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -41,8 +42,9 @@ class Session:
         self._out = out
         self._printer = Printer(err if config.json else out)
         follow = Follow(self._printer)
-        self._decisions = DecisionLog(follow.handled, lambda text: self._printer.line(f"  picker: {text}"))
+        self._decisions = DecisionLog(follow.handled, self._complain)
         self._stopping = asyncio.Event()
+        self._ready = False
         self._tried_out = False
 
     async def run(self) -> int:
@@ -60,8 +62,9 @@ class Session:
                 return task.result()
             return 0 if self._tried_out else 130
         except PartEnded as error:
-            for line in error.lines[-10:]:
-                self._printer.line(f"  | {line}")
+            self._printer.line("its last lines:")
+            for line in error.lines[-_LAST_LINES:]:
+                self._printer.line(f"  | {readable(line)}")
             raise
         finally:
             told.cancel()
@@ -76,10 +79,16 @@ class Session:
             stack.kill()
         self._stopping.set()
 
+    def _complain(self, text: str) -> None:
+        # While it starts, what goes wrong ends the picker, and is told then.
+        if self._ready:
+            self._printer.line(f"  picker: {text}")
+
     async def _work(self, stack: Stack) -> int:
         places, config = stack.addresses, self._config
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             await stack.start(session)
+            self._ready = True
             first, last = places.pod_hosts[0], places.pod_hosts[-1]
             self._printer.line(
                 f"ready: Envoy on {places.url}, the endpoint picker on :{places.picker_port} (TLS), "
