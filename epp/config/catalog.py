@@ -14,13 +14,14 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from epp.config.builtin import BUILTIN
-from epp.config.findings import ConfigErrors, Findings, one_line
+from epp.config.findings import Findings, one_line
 from epp.contract.errors import ConfigError
 from epp.contract.plugins import SPEC_ATTRIBUTE, PluginSpec, spec_of
 
@@ -143,16 +144,24 @@ def _add_directory(catalog: Catalog, directory: Path, findings: Findings) -> Non
                 findings.mistake(0, clash)
 
 
+class _FreshLoader(SourceFileLoader):
+    """Compiles the file every time and leaves none of its bytecode behind.
+
+    Cached bytecode is recognised by time and size, and a file that was replaced may have kept both.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The file's code."""
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _load_file(path: Path, name: str, findings: Findings) -> ModuleType | None:
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        findings.mistake(0, f"plugin file {path}: cannot be read as Python")
-        return None
-    module = importlib.util.module_from_spec(spec)
+    loader = _FreshLoader(name, str(path))
+    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
     # Type hints of the file's classes are resolved through sys.modules.
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except SyntaxError as error:
         _forget(name)
         where = error.filename or str(path)
@@ -187,6 +196,3 @@ def tagged_in(module: ModuleType) -> list[Any]:
         if is_own and is_tagged and value not in targets:
             targets.append(value)
     return targets
-
-
-__all__ = ["GROUP", "Catalog", "ConfigErrors", "Entry", "collect", "tagged_in"]

@@ -24,6 +24,7 @@ from epp.config.scalars import Scalar, resolve
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
 MAX_NODES = 100_000
+TOO_LONG = f"the text is longer than {MAX_BYTES} bytes; allowed: up to 1 MiB"
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -67,7 +68,7 @@ def parse_document(text: str, findings: Findings) -> Node | None:
         findings.mistake(0, f"the text is not Unicode: character {error.start} is half of a surrogate pair")
         return None
     if size > MAX_BYTES:
-        findings.mistake(0, f"the text has {size} bytes; allowed: up to {MAX_BYTES}")
+        findings.mistake(0, TOO_LONG)
         return None
     builder = _Builder(findings)
     try:

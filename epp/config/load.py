@@ -10,15 +10,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from epp.config.catalog import Catalog
-from epp.config.configuration import Configuration, Instance, Origin, Source, union
-from epp.config.document import MAX_BYTES, parse_document
+from epp.config.configuration import Configuration, union
+from epp.config.document import MAX_BYTES, TOO_LONG, parse_document
 from epp.config.draft import Draft
-from epp.config.findings import ConfigErrors, Finding, Findings, remedy
-from epp.config.parameters import field_value
+from epp.config.findings import ConfigErrors, Finding, Findings
+from epp.config.producers import (
+    active_instances,
+    add_producers,
+    check_parsers,
+    check_scraped,
+    note_idle,
+    producers_of,
+)
 from epp.config.profiles import build_profiles, choose_handler
 from epp.config.schema import Document, read_document
 from epp.config.sections import (
-    EXTRACTOR,
     build_sources,
     check_flow_control,
     check_gates,
@@ -26,17 +32,8 @@ from epp.config.sections import (
     choose_parsers,
     data_layer_of,
 )
-from epp.contract.plugins import Kind, Reads
-from epp.contract.prefix import PREFIX_MATCH
 
 BUILT_IN = "built-in configuration"
-PRODUCER_PARAMETER = "prefixMatchInfoProducerName"
-DATA_KEYS = {
-    Reads.WAITING: "WaitingQueueSize",
-    Reads.RUNNING: "RunningRequestsSize",
-    Reads.KV_UTILIZATION: "KVCacheUsagePercent",
-}
-"""What must be read from metrics pages when a plugin declares it, as the Go EPP calls it."""
 
 
 def load_file(path: Path | str, catalog: Catalog, *, strict: bool = False) -> Configuration:
@@ -57,9 +54,10 @@ def read_text(path: Path | str) -> str:
 
 def decode(data: bytes, source: str) -> str:
     """UTF-8 bytes to text. Raises ConfigErrors."""
+    if len(data) > MAX_BYTES:
+        raise ConfigErrors(source, [Finding(0, TOO_LONG)])
     try:
-        # A cut in the middle of a character is reported as too long by the parser.
-        return data.decode("utf-8", "ignore" if len(data) > MAX_BYTES else "strict")
+        return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         text = f"byte 0x{data[error.start]:02x} is not UTF-8; save the file as UTF-8"
@@ -72,22 +70,24 @@ def load_text(text: str, catalog: Catalog, *, source: str = BUILT_IN, strict: bo
     `strict` makes unknown plugin parameters mistakes instead of warnings. Raises ConfigErrors.
     """
     findings = Findings()
-    node = parse_document(text, findings)
-    document = read_document(node, findings) if node is not None else None
-    if document is None or (not document.plugins and findings.mistakes):
-        # Without the plugins, every reference would look wrong as well.
-        findings.raise_mistakes(source)
-    assert document is not None
+    document = _read(text, findings, source)
     draft = Draft(catalog, findings, strict=strict)
     draft.declare(document.plugins)
-    configuration = _complete(document, draft, source)
-    findings.raise_mistakes(source)
-    assert configuration is not None
-    return configuration
+    return _complete(document, draft, source)
 
 
-def _complete(document: Document, draft: Draft, source: str) -> Configuration | None:
-    """Fill in what is missing and check the whole; None after a mistake that leaves nothing to run."""
+def _read(text: str, findings: Findings, source: str) -> Document:
+    """Decode. Raises ConfigErrors when too little is left to check the rest by."""
+    node = parse_document(text, findings)
+    document = None if node is None else read_document(node, findings)
+    if document is None or (findings.mistakes and not document.plugins):
+        # Without the plugins, every reference would look wrong as well.
+        raise ConfigErrors(source, findings.mistakes)
+    return document
+
+
+def _complete(document: Document, draft: Draft, source: str) -> Configuration:
+    """Fill in what is missing and check the whole. Raises ConfigErrors."""
     check_gates(document, draft)
     profiles = build_profiles(document, draft)
     handler = choose_handler(profiles, draft)
@@ -98,19 +98,18 @@ def _complete(document: Document, draft: Draft, source: str) -> Configuration | 
     check_flow_control(document, draft)
     roots = {handler, *parsers, *(member for profile in profiles for member in profile.members)}
     roots |= {name for source_ in sources for name in (source_.name, *source_.extractors)} | {discovery or ""}
-    _add_producers(draft, roots)
-    active = _active(draft, roots)
-    _check_scraped(draft, active, sources)
-    _note_idle(draft, active)
-    if draft.findings.mistakes:
-        return None
-    instances = tuple(draft.instances.values())
+    add_producers(draft, roots)
+    active = active_instances(draft, roots)
+    check_scraped(draft, active, sources)
+    check_parsers(draft, active, parsers)
+    note_idle(draft, active)
+    draft.findings.raise_mistakes(source)
     return Configuration(
         source=source,
-        instances=instances,
+        instances=tuple(draft.instances.values()),
         profiles=profiles,
         handler=handler,
-        producers=tuple(instance.name for instance in _producers(draft)),
+        producers=tuple(instance.name for instance in producers_of(draft)),
         sources=sources,
         discovery=discovery,
         parsers=parsers,
@@ -120,66 +119,3 @@ def _complete(document: Document, draft: Draft, source: str) -> Configuration | 
         notes=tuple(map(str, draft.findings.notes)),
         warnings=(*draft.catalog.warnings, *map(str, draft.findings.warnings)),
     )
-
-
-def _active(draft: Draft, roots: set[str]) -> list[Instance]:
-    """Instances that act: in a profile, as a producer, by a hook, or where a section names them."""
-    return [i for i in draft.instances.values() if i.name in roots or i.acts_alone]
-
-
-def _producers(draft: Draft) -> list[Instance]:
-    """In order, but added ones first."""
-    producers = [instance for instance in draft.of_kind(Kind.PRODUCER) if instance.acts_alone]
-    return sorted(producers, key=lambda instance: instance.origin is Origin.GIVEN)
-
-
-def _add_producers(draft: Draft, roots: set[str]) -> None:
-    """Every reader of prefix matches gets the producer whose name it looks for."""
-    wanted: set[str] = set()
-    for instance in _active(draft, roots):
-        if not _needs_producer(instance):
-            continue
-        given = field_value(instance.parameters, PRODUCER_PARAMETER)
-        name = given or PREFIX_MATCH.producer
-        wanted.add(name)
-        found = draft.instances.get(name)
-        if found is None and name == PREFIX_MATCH.producer and name not in draft.broken:
-            draft.add(name, f"'{instance.name}' reads prefix matches")
-        elif name not in draft.broken and (found is None or found not in _producers(draft)):
-            names = [producer.name for producer in _producers(draft)] or [PREFIX_MATCH.producer]
-            text = f"plugin '{instance.name}' ({instance.spec.type}) parameters.{PRODUCER_PARAMETER}: no default"
-            text += f" producer found for missing data key {PREFIX_MATCH.name}/{name}{remedy(name, names)}"
-            draft.findings.mistake(instance.line, text)
-    for producer in draft.of_type(PREFIX_MATCH.producer):
-        if producer.name not in wanted:
-            text = f"plugin '{producer.name}' ({producer.spec.type}) publishes what no plugin reads; name it in a"
-            draft.findings.warn(producer.line, f"{text} scorer's {PRODUCER_PARAMETER}, or remove it")
-
-
-def _needs_producer(instance: Instance) -> bool:
-    """Whether prefix matches must be published for it: not when it keeps an index of its own."""
-    if getattr(instance.parameters, "owns_index", False):
-        return False
-    declared = getattr(instance.entry.target, "needs_default_producer", None)
-    return declared if isinstance(declared, bool) else Reads.PREFIX_MATCH in instance.reads
-
-
-def _check_scraped(draft: Draft, active: list[Instance], sources: tuple[Source, ...]) -> None:
-    """What is read from metrics pages must be extracted by somebody."""
-    extracting = [name for source in sources for name in source.extractors]
-    if draft.broken or any(draft.instances[name].spec.type == EXTRACTOR for name in extracting):
-        return
-    for instance in active:
-        for need in instance.reads & union(DATA_KEYS):
-            text = f"plugin '{instance.name}' ({instance.spec.type}): no default producer found for missing data key"
-            text += f" {DATA_KEYS[need]}; list '{EXTRACTOR}' as an extractor of a data source in dataLayer.sources,"
-            draft.findings.mistake(instance.line, f"{text} or leave out injectDefaults and sources")
-
-
-def _note_idle(draft: Draft, active: list[Instance]) -> None:
-    """Members of no profile that have no other way to act."""
-    members = (Kind.FILTER, Kind.SCORER, Kind.PICKER)
-    for instance in draft.of_kind(*members):
-        if instance not in active:
-            text = f"plugin '{instance.name}' ({instance.spec.type}) is in no scheduling profile and has no effect"
-            draft.findings.note(instance.line, text)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,6 +73,15 @@ def test_files_load_in_order_of_their_names_and_skip_hidden_ones(tmp_path: Path)
     assert entry.place == f"plugin file {tmp_path / 'a-1.py'}"
     assert catalog.warnings == [f"plugin file {tmp_path / 'empty.py'}: defines no plugin"]
     assert load_text("plugins: [{type: first}]\n", catalog).warnings == tuple(catalog.warnings)
+
+
+def test_a_replaced_file_of_equal_time_and_size_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    for name in ("mine-1", "mine-2"):
+        path.write_text(SCORER.format(name=name))
+        os.utime(path, (1, 1))
+        assert name in collect(tmp_path, points=())
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.py"]
 
 
 def test_files_of_a_mounted_config_map(tmp_path: Path) -> None:

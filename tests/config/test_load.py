@@ -11,12 +11,11 @@ import yaml
 
 from epp.config.catalog import Catalog
 from epp.config.configuration import Configuration, Origin
-from epp.config.load import load_file, load_text
+from epp.config.load import load_file
 from epp.contract.plugins import Reads
 
 Load = Callable[..., Configuration]
 Mistakes = Callable[..., list[str]]
-WithPlugins = Callable[[str], Catalog]
 
 KSERVE_GUIDE = """\
 apiVersion: inference.networking.x-k8s.io/v1alpha1
@@ -223,6 +222,16 @@ def test_parsers(load: Load) -> None:
     assert "line 2: 'parser' is deprecated; list it under requestHandler.parsers" in old.notes
 
 
+def test_prompts_that_nobody_parses_are_a_warning(load: Load) -> None:
+    found = load("requestHandler: {parsers: [{pluginRef: passthrough-parser}]}\n")
+    assert found.warnings == (
+        (
+            "plugin 'approx-prefix-cache-producer' (approx-prefix-cache-producer) reads the prompt, but passthrough-parser"
+            " leaves every body unread; add openai-parser to requestHandler.parsers"
+        ),
+    )
+
+
 def test_names_of_parameters_ignore_case_and_unknown_ones_warn(load: Load) -> None:
     found = load("plugins:\n- type: load-aware-scorer\n  parameters:\n    THRESHOLD: 64\n    treshold: 3\n")
     assert found.instance("load-aware-scorer").parameters.threshold == 64
@@ -303,106 +312,6 @@ def test_an_unused_discovery_is_a_warning(load: Load) -> None:
     assert found.warnings == (
         "line 1: plugin 'file-discovery' (file-discovery) has no effect; dataLayer.discovery does not name it",
     )
-
-
-MINE = """
-from dataclasses import dataclass
-from epp.api import Kind, Reads, plugin, scorer
-import numpy as np
-
-
-@scorer("prefix-fan", reads=Reads.PREFIX_MATCH)
-class PrefixFan:
-    @dataclass(frozen=True)
-    class Parameters:
-        prefix_match_info_producer_name: str = ""
-        owns_index: bool = False
-
-    def __init__(self, parameters, context):
-        pass
-
-    @classmethod
-    def reads_for(cls, parameters):
-        return Reads.PROMPT if parameters.owns_index else Reads.PREFIX_MATCH
-
-    def score(self, request, endpoints):
-        return np.zeros(len(endpoints))
-
-
-@scorer("no-producer", reads=Reads.PREFIX_MATCH)
-class NoProducer:
-    needs_default_producer = False
-
-    def score(self, request, endpoints):
-        return np.zeros(len(endpoints))
-
-
-@plugin("watcher", reads=Reads.RESPONSE_BODY)
-class Watcher:
-    def on_done(self, request, decision, completion):
-        pass
-
-
-@plugin("both", Kind.FILTER, Kind.SCORER)
-class Both:
-    def filter(self, request, endpoints):
-        return np.ones(len(endpoints), dtype=bool)
-
-    def score(self, request, endpoints):
-        return np.zeros(len(endpoints))
-
-
-@plugin("picky", reads=Reads.RUNNING)
-class Picky:
-    @classmethod
-    def reads_for(cls, parameters):
-        return "everything"
-"""
-
-
-def test_a_default_producer_is_added_only_where_it_is_read(with_plugins: WithPlugins) -> None:
-    catalog = with_plugins(MINE)
-
-    def producers(text: str) -> tuple[str, ...]:
-        return load_text(text, catalog).producers
-
-    default = ("approx-prefix-cache-producer",)
-    assert producers("plugins: [{type: prefix-fan}]\n") == default
-    assert producers("plugins: [{type: prefix-fan, parameters: {ownsIndex: true}}]\n") == ()
-    assert producers("plugins: [{type: no-producer}]\n") == ()
-    assert producers("plugins: [{type: prefix-fan}, {type: approx-prefix-cache-producer}]\n") == default
-    named = "plugins: [{type: prefix-fan%s}, {type: approx-prefix-cache-producer, name: p1}]\n"
-    assert producers(named % ", parameters: {prefixMatchInfoProducerName: p1}") == ("p1",)
-    assert producers(named % "") == (*default, "p1")
-    assert "publishes what no plugin reads" in load_text(named % "", catalog).warnings[0]
-    own = load_text("plugins: [{type: prefix-fan, parameters: {ownsIndex: true}}]\n", catalog)
-    assert own.reads & (Reads.PROMPT | Reads.PREFIX_MATCH) == Reads.PROMPT
-
-
-def test_a_producer_that_is_not_there_is_a_mistake(with_plugins: WithPlugins) -> None:
-    catalog = with_plugins(MINE)
-    for name in ("p2", "prefix-fan"):
-        text = f"plugins: [{{type: prefix-fan, parameters: {{prefixMatchInfoProducerName: {name}}}}}]\n"
-        with pytest.raises(Exception, match="no default producer found for missing data key PrefixCacheMatchInfo/"):
-            load_text(text, catalog)
-
-
-def test_hooks_act_without_a_profile(with_plugins: WithPlugins) -> None:
-    found = load_text("plugins: [{type: watcher}, {type: queue-scorer}]\n", with_plugins(MINE))
-    assert "watcher" in found.active
-    assert Reads.RESPONSE_BODY in found.reads
-    assert found.readers(Reads.RESPONSE_BODY) == ("watcher",)
-
-
-def test_a_plugin_of_two_kinds_is_in_both_lists(with_plugins: WithPlugins) -> None:
-    found = load_text("plugins: [{type: both}]\n", with_plugins(MINE))
-    assert found.profiles[0].filters == ("both",)
-    assert weights(found) == {"both": 1.0}
-
-
-def test_what_a_plugins_reads_for_raises_is_one_line(with_plugins: WithPlugins) -> None:
-    with pytest.raises(Exception, match=r"^x: line 1: failed to create plugin 'picky' \(type: picky\): reads_for"):
-        load_text("plugins: [{type: picky}, {type: queue-scorer}]\n", with_plugins(MINE), source="x")
 
 
 def test_a_file_is_its_own_source(tmp_path: object, catalog: Catalog) -> None:

@@ -230,11 +230,13 @@ def test_str_is_one_line_with_the_count(catalog: Catalog) -> None:
     )
 
 
-def test_unreadable_files(tmp_path: object) -> None:
+def test_unreadable_files() -> None:
     with pytest.raises(ConfigErrors, match="/nowhere: cannot be read: No such file or directory; give a readable"):
         read_text("/nowhere")
     with pytest.raises(ConfigErrors, match="x: line 2: byte 0xff is not UTF-8; save the file as UTF-8"):
         decode(b"a: 1\nb: \xff\n", "x")
+    with pytest.raises(ConfigErrors, match="x: the text is longer than 1048576 bytes; allowed: up to 1 MiB"):
+        decode(b"#" * (1 << 20) + "\u00e9".encode()[:1], "x")
 
 
 words = st.sampled_from(
