@@ -157,7 +157,9 @@ class _FreshLoader(SourceFileLoader):
 
 def _load_file(path: Path, name: str, findings: Findings) -> ModuleType | None:
     loader = _FreshLoader(name, str(path))
-    module = importlib.util.module_from_spec(ModuleSpec(name, loader, origin=str(path)))
+    spec = ModuleSpec(name, loader, origin=str(path))
+    spec.has_location = True
+    module = importlib.util.module_from_spec(spec)
     # Type hints of the file's classes are resolved through sys.modules.
     sys.modules[name] = module
     try:

@@ -77,6 +77,8 @@ def test_files_load_in_order_of_their_names_and_skip_hidden_ones(tmp_path: Path)
 
 def test_a_replaced_file_of_equal_time_and_size_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
+    path.write_text(f"assert __file__ == {str(path)!r}\n" + SCORER.format(name="mine-0"))
+    assert "mine-0" in collect(tmp_path, points=())
     for name in ("mine-1", "mine-2"):
         path.write_text(SCORER.format(name=name))
         os.utime(path, (1, 1))
