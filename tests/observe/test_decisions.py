@@ -48,6 +48,17 @@ def test_a_decision_too_large_for_the_ring_is_not_kept(decide: Decide) -> None:
     assert [decision.request_id for decision in ring.last(5)] == ["small"]
 
 
+def test_the_oldest_leave_first_when_the_ring_has_come_round(decide: Decide) -> None:
+    ring = DecisionRing(max_records=3, max_bytes=20_000)
+    for number in range(4):
+        ring.add(decide(request_id=f"r{number}"))
+    ring.add(decide(request_id="big", model="m" * 7_500))
+    assert [decision.request_id for decision in ring.last(9)] == ["big", "r3", "r2"]
+    ring.add(decide(request_id="bigger", model="m" * 9_000))
+    assert [decision.request_id for decision in ring.last(9)] == ["bigger"]
+    assert ring.bytes == estimate_bytes(ring.last(1)[0]) + 2 * 8
+
+
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 3000), max_size=60), st.integers(1, 12), st.integers(8_000, 30_000))
 def test_it_holds_as_many_of_the_newest_as_fit(
