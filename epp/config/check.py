@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -31,9 +32,9 @@ def main(argv: Sequence[str]) -> int:
         _print_mistakes(errors, as_json=options.json)
         return 1
     if options.json:
-        print(json.dumps({"ok": True, "mistakes": [], **plan_dict(configuration)}, indent=2, default=str))
+        _say(json.dumps({"ok": True, "mistakes": [], **plan_dict(configuration)}, indent=2, default=str))
     else:
-        print(f"{configuration.source}: can be used\n\n{plan_text(configuration)}")
+        _say(f"{configuration.source}: can be used\n\n{plan_text(configuration)}")
     return 0
 
 
@@ -60,9 +61,17 @@ def _parser() -> argparse.ArgumentParser:
 def _print_mistakes(errors: ConfigErrors, *, as_json: bool) -> None:
     if as_json:
         mistakes = [{"line": finding.line or None, "text": finding.text} for finding in errors.findings]
-        print(json.dumps({"ok": False, "source": errors.source, "mistakes": mistakes}, indent=2))
+        _say(json.dumps({"ok": False, "source": errors.source, "mistakes": mistakes}, indent=2))
         return
     count = len(errors.mistakes)
-    print(f"{errors.source}: cannot be used, {count} mistake{'s' if count > 1 else ''}")
-    for mistake in errors.mistakes:
-        print(f"  {mistake}")
+    head = f"{errors.source}: cannot be used, {count} mistake{'s' if count > 1 else ''}"
+    _say("\n".join([head, *(f"  {mistake}" for mistake in errors.mistakes)]))
+
+
+def _say(text: str) -> None:
+    """Print; a reader that closes the pipe early (`| head`) has seen enough."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # What is left in the buffer would fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

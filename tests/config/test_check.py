@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,6 +124,19 @@ def test_plugins_of_a_directory_and_factories_that_fail(write: Path, capsys: pyt
     (write / "mine.py").write_text("(")
     assert main([str(write / "good.yaml"), "--plugin-dir", str(write)]) == 1
     assert f"  plugin file {write / 'mine.py'}, line 1: '(' was never closed" in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_early_is_fine(write: Path) -> None:
+    program = "import sys; from epp.config.check import main; sys.stdin.read(); sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, str(write / "good.yaml")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_wrong_arguments() -> None:
