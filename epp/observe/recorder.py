@@ -14,11 +14,12 @@ from prometheus_client import CollectorRegistry
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Clock, Columns
 from epp.contract.errors import RequestError
-from epp.contract.requests import Completion, InferenceRequest
+from epp.contract.prefix import PrefixMatch
+from epp.contract.requests import Completion, DataKey, InferenceRequest
 from epp.observe.decisions import DecisionRing
 from epp.observe.handled import RequestLog
 from epp.observe.logs import INFO, Log
-from epp.observe.metrics import Readings, RequestMetrics, registry
+from epp.observe.metrics import PrefixMetrics, Readings, RequestMetrics, registry
 from epp.observe.pool import PoolCollector
 from epp.observe.series import MODEL_SERVER_ERROR, Series
 
@@ -44,6 +45,7 @@ class Recorder:
         self.scrape_failures: Callable[[], Mapping[str, float]] = dict
         self.poll_errors: Callable[[], Mapping[str, float]] = dict
         self._clock = clock
+        self._prefix: dict[str, tuple[DataKey[PrefixMatch], PrefixMetrics]] = {}
         self._log = log.named("director")
         self._requests = RequestLog(log)
         readings = Readings(
@@ -55,6 +57,14 @@ class Recorder:
         self.registry: CollectorRegistry = registry(
             self.metrics, PoolCollector(columns, clock, staleness_s, pool_name), readings, build_ref=version
         )
+
+    def follow_prefix(self, key: DataKey[PrefixMatch], plugin_type: str, size: Callable[[], float]) -> None:
+        """Show the index of the producer that publishes under `key`; `size` gives its entries, from any thread."""
+        known = self._prefix.get(key.producer)
+        if known is not None:
+            known[1].size = size
+        else:
+            self._prefix[key.producer] = (key, self.metrics.prefix_index(key.producer, plugin_type, size))
 
     def started(self, request: InferenceRequest) -> Series | None:
         """`request` was read; returns the series it counts in."""
@@ -68,6 +78,12 @@ class Recorder:
         """An endpoint was chosen and charged."""
         metrics = self.metrics
         metrics.scheduled(seconds, True, decision.target, request.target_model)
+        for key, index in self._prefix.values():
+            match = request.get(key)
+            if match is not None:
+                block_bytes = 4 * match.block_size_tokens
+                hit = match.matched_blocks.item(decision.target.row) * block_bytes
+                index.matched(hit, match.total_blocks * block_bytes)
         metrics.request_processing.observe(self._clock() - request.received_s)
         self.decisions.add(decision)
         self._requests.handled(decision, request.priority)

@@ -162,7 +162,7 @@ class Process:
         self._scraper = scraper
         self._pool.subscribe(scraper)
         scraper.start()
-        observe(self._recorder, plan, scraper)
+        observe(self._recorder, assembly, plan, scraper)
         if self._director is None:
             self._director = Director(
                 self._pool,

@@ -7,15 +7,17 @@ One `Guarded` per plugin instance, shared by every place where it acts, so that 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from epp.config.build import Assembly
 from epp.config.configuration import Configuration, Origin
 from epp.contract.endpoints import Clock
-from epp.contract.prefix import PREFIX_MATCH
+from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
 from epp.contract.requests import DataKey
 from epp.director import Plan, Settings
 from epp.observe.recorder import Recorder
+from epp.prefix.tracker import PrefixTracker
 from epp.requests.parser import OPENAI, Parser
 from epp.scheduling.guard import Guarded
 from epp.scheduling.profile import Profile
@@ -24,8 +26,6 @@ from epp.service.options import Options
 from epp.signals.engines import ENGINES, VLLM, EngineMetrics, engine_from_config
 from epp.signals.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
-
-DEFAULT_PREFIX_PRODUCER = PREFIX_MATCH.producer
 
 
 def plan_of(assembly: Assembly, clock: Clock) -> Plan:
@@ -90,8 +90,12 @@ def scrape_settings_of(options: Options, configuration: Configuration) -> Scrape
     )
 
 
-def observe(recorder: Recorder, plan: Plan, scraper: Scraper) -> None:
+def observe(recorder: Recorder, assembly: Assembly, plan: Plan, scraper: Scraper) -> None:
     """Let the metrics page show what the rooms in force count. Read from the admin thread, so only plain reads."""
+    for instance in assembly.configuration.instances:
+        tracker = getattr(assembly.objects[instance.name], "tracker", None)
+        if isinstance(tracker, PrefixTracker):
+            recorder.follow_prefix(tracker.key, instance.spec.type, partial(len, tracker.index))
     recorder.plugin_errors = lambda: {g.name: float(g.errors) for g in plan.plugins}
     recorder.scrape_failures = lambda: {
         state.endpoint.id: float(sum(state.counts.failures.values())) for state in list(scraper.states())
@@ -130,8 +134,8 @@ def _parser(configuration: Configuration) -> Parser:
     return Parser(OPENAI if "openai-parser" in types else {}, opaque_allowed="passthrough-parser" in types)
 
 
-def _prefix_key(assembly: Assembly) -> DataKey[Any]:
-    names = [producer.name for producer in assembly.producers]
-    if not names or DEFAULT_PREFIX_PRODUCER in names:
-        return PREFIX_MATCH
-    return DataKey(PREFIX_MATCH.name, names[0])
+def _prefix_key(assembly: Assembly) -> DataKey[PrefixMatch]:
+    """Whose match tells a request's uncached tokens: the default producer's, else the first index there is."""
+    trackers = [getattr(producer.object, "tracker", None) for producer in assembly.producers]
+    keys = [tracker.key for tracker in trackers if isinstance(tracker, PrefixTracker)]
+    return PREFIX_MATCH if not keys or PREFIX_MATCH in keys else keys[0]
