@@ -21,7 +21,7 @@ _LINES_PER_S = 10
 class Printer:
     """Writes to people. A progress line is rewritten in place on a terminal, and written once elsewhere.
 
-    When nobody reads any more (a closed pipe), what is written is lost and nothing else happens.
+    When nobody reads any more (a closed pipe or terminal), what is written is lost and nothing else happens.
     """
 
     def __init__(self, out: TextIO) -> None:
@@ -43,7 +43,7 @@ class Printer:
         self._width = 0
 
     def _write(self, text: str) -> None:
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             self._out.write(text)
             self._out.flush()
 

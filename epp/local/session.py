@@ -14,7 +14,7 @@ from typing import TextIO
 import aiohttp
 
 from epp.local.client import Outcome, send
-from epp.local.decisions import DecisionLog, readable
+from epp.local.decisions import DecisionLog
 from epp.local.report import Follow, Printer, as_json, curl, request_lines, summary
 from epp.local.scenario import Ask, groups
 from epp.local.stack import PartEnded, Stack, StackConfig, choose_addresses
@@ -62,9 +62,8 @@ class Session:
                 return task.result()
             return 0 if self._tried_out else 130
         except PartEnded as error:
-            self._printer.line("its last lines:")
             for line in error.lines[-_LAST_LINES:]:
-                self._printer.line(f"  | {readable(line)}")
+                self._printer.line(f"  | {line}")
             raise
         finally:
             told.cancel()

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from epp.contract.errors import StartError
-from epp.local.decisions import last_words
+from epp.local.decisions import last_words, readable
 from epp.local.envoy import EnvoyConfig, envoy_argv
 from epp.local.ports import free_port, is_free
 from epp.local.process import Child, Children
@@ -37,11 +37,13 @@ _ALL = "0.0.0.0"
 
 
 class PartEnded(StartError):
-    """A part of the stack ended by itself; `lines` are the last it wrote."""
+    """A part of the stack ended by itself; `lines` are what it wrote before its last words, for people."""
 
     def __init__(self, child: Child) -> None:
-        self.lines = list(child.tail)
-        super().__init__(f"{child.describe_end()}: {last_words(self.lines)}")
+        words = last_words(list(child.tail))
+        lines = [readable(line) for line in child.tail]
+        self.lines = [line for line in lines if line and not line.endswith(words)]
+        super().__init__(f"{child.describe_end()}; its last words: {words}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,15 @@ async def test_a_repeated_prompt_is_cached_and_said_so() -> None:
     assert salted["prompt_tokens_details"] is None
 
 
+async def test_the_next_turn_of_a_conversation_finds_the_answer_cached() -> None:
+    async with serving() as (_, url, session):
+        first = (await post(session, url, CHAT))[1]
+        turns = [*CHAT["messages"], first["choices"][0]["message"], {"role": "user", "content": "Another one, please."}]
+        second = (await post(session, url, {**CHAT, "messages": turns}))[1]["usage"]
+    told = first["usage"]["total_tokens"]
+    assert told - 32 <= second["prompt_tokens_details"]["cached_tokens"] <= told
+
+
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 async def test_the_token_limit_is_kept(name: str) -> None:
     async with serving() as (_, url, session):

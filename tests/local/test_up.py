@@ -94,9 +94,36 @@ def test_the_whole_way_told_as_json(envoy_binary: Path) -> None:
 
 
 @pytest.mark.envoy
+def test_the_real_picker_sends_the_same_prompt_to_the_same_pod(envoy_binary: Path) -> None:
+    config = StackConfig(envoy_binary, up.DEFAULT_CONFIG, pods=3, port=0)
+    code, out, _ = run(SessionConfig(config, requests=6, exit=True, json=True))
+    requests = json.loads(out)["requests"]
+    assert code == 0
+    assert len({request["pod"] for request in requests[:3]}) == 1
+    assert [request["cached_tokens"] for request in requests[:3]] == [0, 16, 16]
+    for request in requests:
+        [profile] = request["decision"]["profiles"]
+        assert profile["picked"]["address"].replace(":", "-") == request["pod"]
+        assert set(profile["picked"]["scores"]) == {"prefix-cache-scorer", "load-aware-scorer"}
+        assert request["why"].startswith(request["pod"])
+        assert "runner-up" in request["why"]
+
+
+@pytest.mark.envoy
+def test_the_real_picker_says_what_is_wrong_with_a_configuration(envoy_binary: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(up.DEFAULT_CONFIG.read_text().replace("type: load-aware-scorer", "type: load-aware-scorrer"))
+    with pytest.raises(PartEnded, match=r"wrong\.yaml: line \d+: .*load-aware-scor"):
+        run(SessionConfig(StackConfig(envoy_binary, wrong, pods=1, port=0), requests=1, exit=True))
+    assert children_of(os.getpid()) == set()
+
+
+@pytest.mark.envoy
 def test_a_picker_that_refuses_its_configuration_is_quoted(envoy_binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANDIN_FAULT", "refuses")
-    with pytest.raises(PartEnded, match=r"the endpoint picker ended with exit code 1: .*'prefix-cache-scorrer'"):
+    with pytest.raises(
+        PartEnded, match=r"the endpoint picker ended with exit code 1; its last words: .*'prefix-cache-scorrer'"
+    ):
         run(SessionConfig(stack_config(envoy_binary), requests=1, exit=True))
     assert children_of(os.getpid()) == set()
 
@@ -104,7 +131,9 @@ def test_a_picker_that_refuses_its_configuration_is_quoted(envoy_binary: Path, m
 @pytest.mark.envoy
 def test_a_part_that_dies_ends_everything(envoy_binary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STANDIN_FAULT", "dies")
-    with pytest.raises(PartEnded, match="the endpoint picker ended with exit code 7: epp: something broke"):
+    with pytest.raises(
+        PartEnded, match="the endpoint picker ended with exit code 7; its last words: epp: something broke"
+    ):
         run(SessionConfig(stack_config(envoy_binary), requests=5, exit=True))
     assert children_of(os.getpid()) == set()
 
