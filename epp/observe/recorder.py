@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry
-
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Clock, Columns
 from epp.contract.errors import RequestError
@@ -54,7 +52,7 @@ class Recorder:
             poll_errors=lambda: self.poll_errors(),
             log_lines_dropped=lambda: float(log.lines_dropped),
         )
-        self.registry: CollectorRegistry = registry(
+        self.registry = registry(
             self.metrics, PoolCollector(columns, clock, staleness_s, pool_name), readings, build_ref=version
         )
 

@@ -14,9 +14,8 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, make_wsgi_app
-
 from epp.contract.errors import StartError
+from epp.observe.page import MetricsRegistry, page
 
 StartResponse = Callable[..., Any]
 
@@ -40,12 +39,12 @@ class _Handler(WSGIRequestHandler):
 class Admin:
     """Listens from construction on; `close` ends it."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, ready: Callable[[], str | None]) -> None:
+    def __init__(self, host: str, port: int, registry: MetricsRegistry, ready: Callable[[], str | None]) -> None:
         """`ready` returns None when there is something to pick, else one line that says what is missing.
 
         Raises `StartError` when the port cannot be used.
         """
-        app = _app(make_wsgi_app(registry), ready)
+        app = _app(registry, ready)
         server_class = _Server6 if ":" in host else _Server
         try:
             self._server = make_server(host, port, app, server_class, _Handler)
@@ -68,12 +67,12 @@ class Admin:
         self._thread.join(timeout=2)
 
 
-def _app(metrics: Any, ready: Callable[[], str | None]) -> Any:
+def _app(registry: MetricsRegistry, ready: Callable[[], str | None]) -> Any:
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path in ("/metrics", "/metrics/"):
-            answer: Iterable[bytes] = metrics(environ, start_response)
-            return answer
+            # The text format for everybody: the Go EPP serves no other, and rules match its bucket labels (le="1").
+            return _answer(start_response, "200 OK", *page(registry))
         if path in ("/healthz", "/livez"):
             return _text(start_response, "200 OK", "ok")
         if path == "/readyz":
@@ -85,6 +84,9 @@ def _app(metrics: Any, ready: Callable[[], str | None]) -> Any:
 
 
 def _text(start_response: StartResponse, status: str, line: str) -> list[bytes]:
-    body = f"{line}\n".encode()
-    start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))])
+    return _answer(start_response, status, f"{line}\n".encode(), "text/plain; charset=utf-8")
+
+
+def _answer(start_response: StartResponse, status: str, body: bytes, content_type: str) -> list[bytes]:
+    start_response(status, [("Content-Type", content_type), ("Content-Length", str(len(body)))])
     return [body]
