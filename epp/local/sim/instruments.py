@@ -101,11 +101,6 @@ class Counter(Family):
             self._values[index] += amount
             self.changed()
 
-    @property
-    def value(self) -> float:
-        """The first series' value."""
-        return self._values[0]
-
     def render(self) -> str:
         lines = "".join(f"{key} {number(value)}\n" for key, value in zip(self._keys, self._values, strict=True))
         return self._heading + lines + self._created
@@ -141,11 +136,6 @@ class Histogram(Family):
         self._counts[index][bisect_left(self._bounds, value)] += count
         self._sums[index] += value * count
         self.changed()
-
-    @property
-    def count(self) -> int:
-        """How many observations the first label set had."""
-        return sum(self._counts[0])
 
     def render(self) -> str:
         lines = [self._heading]
