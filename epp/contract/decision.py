@@ -156,7 +156,8 @@ def _describe(result: ProfileResult) -> tuple[dict[str, Any], str]:
     else:
         fields["runner_up"], other = _standing(result, second, columns)
         fields["margin"] = _round(winner["total"] - fields["runner_up"]["total"])
-        why = f"{why}; runner-up {other}"
+        tie = ", a tie that the picker decided" if not fields["margin"] else ""
+        why = f"{why}; runner-up {other}{tie}"
     if not result.scores:
         why = f"{result.endpoints[result.picked[0]].name} (no scorer; {candidates} candidates)"
     if result.filters:
