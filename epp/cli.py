@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a configuration or the environment is wrong, 2 the command
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -32,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _print(name)
     command = _commands().get(name)
     try:
+        if command is None and name and not name.startswith("-"):
+            raise UsageError(_unknown(name))
         return command(arguments[1:]) if command is not None else _serve(arguments)
     except UsageError as error:
         print(f"epp: {error}", file=sys.stderr)
@@ -45,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
     return {"serve": _serve, "up": _up, "sim-pod": _sim_pod, "check": _check}
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, _commands(), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ";"
+    return f"unknown command '{name}'{hint} known: {', '.join(_commands())}; flags alone mean `serve`"
 
 
 def _print(name: str) -> int:
