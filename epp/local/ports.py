@@ -30,9 +30,10 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def free_port(hosts: Sequence[str], preferred: int, rng: random.Random, avoid: Sequence[int] = ()) -> int:
+def free_port(hosts: Sequence[str], preferred: int | None, rng: random.Random, avoid: Sequence[int] = ()) -> int:
     """A port that is free on all `hosts`: `preferred` if it is, else one chosen at random. Raises `StartError`."""
-    for port in (preferred, *(rng.randint(_FIRST, _LAST) for _ in range(_TRIES))):
+    wished = [] if preferred is None else [preferred]
+    for port in (*wished, *(rng.randint(_FIRST, _LAST) for _ in range(_TRIES))):
         if port not in avoid and all(is_free(host, port) for host in hosts):
             return port
     raise StartError(f"no free port found on {', '.join(hosts)}")

@@ -33,7 +33,7 @@ T = TypeVar("T")
 POD_SPEED = 4.0
 STOP_GRACE_S = 3.0
 _POLL_S = 0.05
-_ALL = "0.0.0.0"
+_HOST = "127.0.0.1"
 
 
 class PartEnded(StartError):
@@ -48,7 +48,8 @@ class PartEnded(StartError):
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
-    """What to start. `picker` is the command to which the picker's flags are added; `port` 0 takes a free one."""
+    """What to start. `picker` is the command to which the picker's flags are added. With `port` 0 all ports are
+    chosen at random, so that several stacks can start at the same time."""
 
     envoy: Path
     config_file: Path
@@ -81,24 +82,24 @@ def choose_addresses(config: StackConfig, rng: random.Random) -> Addresses:
 
     Raises `StartError` when the gateway's port is taken.
     """
-    if config.port and not is_free("127.0.0.1", config.port):
+    if config.port and not is_free(_HOST, config.port):
         raise StartError(f"port {config.port} is taken: free it, or choose another with --port")
     hosts = tuple(f"127.0.1.{number + 1}" for number in range(config.pods))
     taken = [config.port] if config.port else []
 
-    def take(places: Sequence[str], preferred: int) -> int:
-        taken.append(free_port(places, preferred, rng, taken))
+    def take(places: Sequence[str], usual: int) -> int:
+        taken.append(free_port(places, usual if config.port else None, rng, taken))
         return taken[-1]
 
-    port = config.port or take(["127.0.0.1"], 8081)
+    port = config.port or take([_HOST], 8080)
     return Addresses(
         pod_hosts=hosts,
         pod_port=take(hosts, 8000),
         port=port,
-        picker_port=take([_ALL], 9002),
-        health_port=take([_ALL], 9003),
-        metrics_port=take([_ALL], 9090),
-        envoy_admin_port=take(["127.0.0.1"], 9901),
+        picker_port=take([_HOST], 9002),
+        health_port=take([_HOST], 9003),
+        metrics_port=take([_HOST], 9090),
+        envoy_admin_port=take([_HOST], 9901),
     )
 
 
@@ -171,7 +172,7 @@ class Stack:
         await self._children.start("the endpoint picker", argv, self._on_picker_line)
         await _picker_ready(places.health_port)
         tell("endpoint picker")
-        await _answers(session, f"http://127.0.0.1:{places.envoy_admin_port}/ready")
+        await _answers(session, f"http://{_HOST}:{places.envoy_admin_port}/ready")
         tell("Envoy")
 
 
@@ -192,8 +193,8 @@ def picker_flags(addresses: Addresses, config_file: Path) -> list[str]:
         *("--grpcPort", str(addresses.picker_port), "--grpcHealthPort", str(addresses.health_port)),
         *("--metricsPort", str(addresses.metrics_port), "--secureServing"),
         *("--endpoints", endpoints, "--configFile", str(config_file)),
-        # Nobody routes to it any more when we stop it.
-        *("--drain-timeout", "0s"),
+        # Nobody else is meant to reach it, and nobody routes to it any more when we stop it.
+        *("--bind-address", _HOST, "--drain-timeout", "0s"),
     ]
 
 
@@ -216,7 +217,7 @@ async def _picker_ready(health_port: int) -> None:
 
     from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{health_port}") as channel:
+    async with grpc.aio.insecure_channel(f"{_HOST}:{health_port}") as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=HealthCheckRequest.SerializeToString,

@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pods", type=int, default=4, metavar="N", help="simulated pods, on 127.0.1.1 to 127.0.1.N (%(default)s)")
     add("--config", type=Path, metavar="FILE", help="an EndpointPickerConfig (the one of KServe's tutorial)")
-    add("--port", type=int, default=8080, metavar="P", help="Envoy's port, 0 for a free one (%(default)s)")
+    add("--port", type=int, default=8080, metavar="P", help="Envoy's port; 0: free ports for all parts (%(default)s)")
     add("--requests", type=int, default=12, metavar="N", help="requests to send (%(default)s)")
     add("--exit", action="store_true", help="end after the requests, with code 1 if one failed")
     add("--json", action="store_true", help="one JSON object on stdout; the text for people goes to stderr")

@@ -44,7 +44,7 @@ async def gateway(envoy: Path, picker_for: str = "") -> AsyncIterator[tuple[str,
     """Envoy, with a stand-in picker that chooses `picker_for`, or with none."""
     rng, ports = random.Random(), []
     for _ in range(4):
-        ports.append(free_port(["127.0.0.1"], rng.randint(20_000, 30_000), rng, ports))
+        ports.append(free_port(["127.0.0.1"], None, rng, ports))
     config = EnvoyConfig(port=ports[0], epp_port=ports[1], admin_port=ports[2])
     children = Children()
     try:

@@ -229,8 +229,9 @@ def test_an_address_of_somebody_else_is_a_start_error() -> None:
         is_free("192.0.2.1", 8000)
 
 
-def test_no_two_parts_get_the_same_port() -> None:
-    found = choose_addresses(StackConfig(Path("x"), Path("y"), pods=3, port=0), random.Random(2))
+@pytest.mark.parametrize("port", [0, 20_001])
+def test_no_two_parts_get_the_same_port(port: int) -> None:
+    found = choose_addresses(StackConfig(Path("x"), Path("y"), pods=3, port=port), random.Random(2))
     ports = [found.port, found.pod_port, found.picker_port, found.health_port]
     ports += [found.metrics_port, found.envoy_admin_port]
     assert len(set(ports)) == 6
