@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from epp.contract.endpoints import Clock
+from epp.observe.stamps import STAMPS, Stamp
 from epp.observe.writer import LineWriter, Stream, stderr_stream
 
 ERROR = 0
@@ -62,15 +63,13 @@ def _plain(value: Any) -> Any:
 class _Core:
     """What all `Log` objects of one service share."""
 
-    __slots__ = ("encode", "second", "stamp", "verbosity", "wall", "writer")
+    __slots__ = ("encode", "stamp", "verbosity", "writer")
 
-    def __init__(self, writer: LineWriter, encode: Encode, wall: Clock, verbosity: int) -> None:
+    def __init__(self, writer: LineWriter, encode: Encode, stamp: Stamp, verbosity: int) -> None:
         self.writer = writer
         self.encode = encode
-        self.wall = wall
+        self.stamp = stamp
         self.verbosity = max(verbosity, WARN)
-        self.second = -1
-        self.stamp = ""
 
 
 class Log:
@@ -105,11 +104,7 @@ class Log:
         core = self._core
         if level > core.verbosity:
             return
-        now = int(core.wall())
-        if now != core.second:
-            core.stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-            core.second = now
-        record = {"level": LEVEL_NAMES[min(level, TRACE)], "ts": core.stamp, "caller": self._caller, "msg": msg}
+        record = {"level": LEVEL_NAMES[min(level, TRACE)], "ts": core.stamp(), "caller": self._caller, "msg": msg}
         if fields:
             record.update(fields)
         core.writer.add(core.encode(record), level == ERROR)
@@ -129,20 +124,21 @@ def open_log(
     encoder: str = "json",
     verbosity: int = INFO,
     caller: str = "epp",
+    times: str = "rfc3339",
     wall: Clock = time.time,
     **writer_options: Any,
 ) -> Log:
     """The log of a process, on standard error unless `stream` is given.
 
-    * encoder: a key of `ENCODERS`; wall: Unix time in seconds
+    * encoder: a key of `ENCODERS`; times: a key of `STAMPS`; wall: Unix time in seconds
     * writer_options: `clock`, `limit_bytes`, `flush_bytes`, `delay_s` of `LineWriter`
     """
     encode = ENCODERS[encoder]
+    stamp = STAMPS[times](wall)
 
     def dropped_line(count: int) -> bytes:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(wall())))
         msg = "Log lines dropped: standard error is read too slowly"
-        return encode({"level": "warn", "ts": stamp, "caller": "log", "msg": msg, "dropped": count})
+        return encode({"level": "warn", "ts": stamp(), "caller": "log", "msg": msg, "dropped": count})
 
     writer = LineWriter(stream or stderr_stream(), dropped_line, **writer_options)
-    return Log(_Core(writer, encode, wall, verbosity), caller)
+    return Log(_Core(writer, encode, stamp, verbosity), caller)

@@ -115,7 +115,7 @@ _SIGNALS = (
     Flag("refresh-metrics-interval", "duration", "50ms", "time between two scrapes of an endpoint, at least 50ms",
          field="refresh_metrics_interval_s", env="REFRESH_METRICS_INTERVAL"),
     Flag("refresh-prometheus-metrics-interval", "duration", "5s", "time between two updates of the pool's gauges",
-         field="refresh_prometheus_metrics_interval_s", low=0.001),
+         field="refresh_prometheus_metrics_interval_s", low=0.001, effective=False),
     Flag("metrics-staleness-threshold", "duration", "2s", "age at which values leave the pool's gauges",
          field="metrics_staleness_threshold_s", low=0),
     Flag("model-server-metrics-port", "int", "0", "port to scrape on every endpoint; 0: the endpoint's own port",
@@ -130,7 +130,8 @@ _SIGNALS = (
     Flag("total-queued-requests-metric", "metric", None, "metric of waiting requests, instead of the engine's own"),
     Flag("total-running-requests-metric", "metric", None, "metric of running requests, instead of the engine's own"),
     Flag("kv-cache-usage-percentage-metric", "metric", None, "metric of KV cache use, instead of the engine's own"),
-    Flag("lora-info-metric", "metric", None, "metric of LoRA adapters, instead of the engine's own; empty: off"),
+    Flag("lora-info-metric", "metric", None, "metric of LoRA adapters, instead of the engine's own; empty: off",
+         effective=False),
     Flag("cache-info-metric", "metric", None, "metric of the cache's shape, instead of the engine's own; empty: off"),
 )  # fmt: skip
 

@@ -52,7 +52,7 @@ def run(options: Options) -> int:
     """Serve until a signal; returns the exit code. Problems at the start are one log line each, and 1."""
     import uvloop
 
-    lines = open_log(encoder=options.log_encoder, verbosity=options.verbosity)
+    lines = open_log(encoder=options.log_encoder, verbosity=options.verbosity, times=options.log_time_encoding)
     undo = bridge(lines)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -263,7 +263,8 @@ def _request_ids(rng: random.Random) -> Callable[[], str]:
 
 
 def _announce(options: Options) -> None:
-    log.info("epp %s starts", __version__)
+    pool = f" for pool {options.pool_namespace}/{options.pool_name}" if options.pool_name else ""
+    log.info("epp %s starts%s", __version__, pool)
     for warning in options.warnings:
         log.warning("%s", warning)
     if options.without_effect:
