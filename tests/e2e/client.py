@@ -8,6 +8,7 @@ and counts what came back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import time
@@ -71,10 +72,9 @@ def ask(port: int, request: bytes, *, bodiless: bool = False, timeout_s: float =
     """Send `request` and read the answer to its end, or to the end of the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        try:
+        # When it is answered before it was read to its end, the answer is there all the same.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall(request)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # Answered before it was read to its end: the answer is there.
         return receive(sock, bodiless=bodiless)
 
 

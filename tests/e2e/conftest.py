@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stack import envoy_binary  # noqa: E402 - after the path is set
+from stack import envoy_binary
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import split
 
 import pytest
 from client import chat, get, post
@@ -22,23 +23,11 @@ from epp.transport.selfsigned import self_signed
 
 pytestmark = pytest.mark.envoy
 
-ARGV = """\
---poolName
-qwen-instruct-inference-pool
---poolNamespace
-kserve-test
---zap-encoder
-json
---grpcPort
-9002
---grpcHealthPort
-9003
---secureServing
---certPath
-/etc/ssl/certs
---configFile
-/etc/config/endpoint-picker-config.yaml
-""".split()
+ARGV = split(
+    "--poolName qwen-instruct-inference-pool --poolNamespace kserve-test --zap-encoder json --grpcPort 9002"
+    " --grpcHealthPort 9003 --secureServing --certPath /etc/ssl/certs"
+    " --configFile /etc/config/endpoint-picker-config.yaml"
+)
 CURL = """curl -v -H "Content-Type: application/json" -H "x-user-id: user123" -d '{
         "model": "Qwen/Qwen2.5-0.5B-Instruct",
         "messages": [
@@ -164,7 +153,7 @@ def test_other_prompts_use_the_other_pods(running: Stack) -> None:
 
 def test_headers_a_client_must_not_send_do_not_arrive(running: Stack) -> None:
     elsewhere = running.pods.addresses[0]
-    spoofed = {name: elsewhere for name in CONTROL_HEADERS}
+    spoofed = dict.fromkeys(CONTROL_HEADERS, elsewhere)
     for turn in range(8):
         answer = post(running.port, chat(f"spoof {turn}"), {**spoofed, "x-do": "echo", "x-request-id": f"spoof-{turn}"})
         arrived = [(name, value) for name, value in answer.json()["headers"] if name in CONTROL_HEADERS]
