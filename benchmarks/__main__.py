@@ -31,8 +31,8 @@ STEPS: tuple[tuple[tuple[str, ...], Measure], ...] = (
     (("start",), lambda folder, wanted, seconds: asyncio.run(start.measure(folder))),
     (("memory",), lambda folder, wanted, seconds: asyncio.run(memory.measure(folder))),
     (("decision",), lambda folder, wanted, seconds: decision.run()),
-    (("hash", "index"), lambda folder, wanted, seconds: modules.prefix_rows(wanted)),
-    (("scrape",), lambda folder, wanted, seconds: modules.scrape_rows(seconds)),
+    (("hash", "index"), lambda folder, wanted, seconds: modules.measure_prefix(wanted)),
+    (("scrape",), lambda folder, wanted, seconds: modules.measure_scrape(seconds)),
 )
 NAMES = tuple(name for names, _ in STEPS for name in names)
 

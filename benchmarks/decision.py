@@ -56,10 +56,8 @@ def _row(scheduler: Scheduler, endpoints: int, budget_us: float, turns: int) -> 
     pool, matched = _pool(endpoints, rng)
     request = make_request("a prompt")
     request.publish(PREFIX_MATCH, PrefixMatch(matched, PROMPT_BLOCKS, 64.0))
-    objects = [
-        _Plain(e.id, *(float(getattr(pool.columns, n)[e.row]) for n in ("waiting", "kv_utilization")), int(matched[e.row]))
-        for e in pool
-    ]
+    waiting, kv = pool.columns.waiting, pool.columns.kv_utilization
+    objects = [_Plain(e.id, float(waiting[e.row]), float(kv[e.row]), int(matched[e.row])) for e in pool]
 
     def decide() -> float:
         result = scheduler.schedule(request, pool.candidates()).result
@@ -128,9 +126,7 @@ def choose(endpoints: Sequence[_Plain]) -> tuple[_Plain, float]:
 
 def _pool(endpoints: int, rng: random.Random) -> tuple[Pool, Any]:
     pool = Pool(time.monotonic)
-    pool.apply(
-        [EndpointSpec("default", f"pod-{n}", f"10.0.{n // 250}.{n % 250 + 1}", 8000) for n in range(endpoints)]
-    )
+    pool.apply([EndpointSpec("default", f"pod-{n}", f"10.0.{n // 250}.{n % 250 + 1}", 8000) for n in range(endpoints)])
     for endpoint in pool:
         pool.record(endpoint, Sample(waiting=rng.randrange(20), running=rng.randrange(64), kv_utilization=rng.random()))
     matched = np.zeros(pool.columns.capacity, dtype=np.int64)

@@ -79,7 +79,8 @@ async def run_leg(served: Served, load: Load) -> Leg:
     )
     if clients["failures"] or not leg.streams:
         told = f"{clients['failures']} of {clients['requests']} requests failed, {leg.streams} reached the picker"
-        raise BenchmarkError(f"{served.variant.name}: {told}; its last words: {' '.join(list(served.picker.tail)[-2:])}")
+        last_words = " ".join(list(served.picker.tail)[-2:])
+        raise BenchmarkError(f"{served.variant.name}: {told}; its last words: {last_words}")
     return leg
 
 

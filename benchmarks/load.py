@@ -29,7 +29,7 @@ SYSTEM_PROMPTS = 16
 SHARED = 0.6
 GRACE_S = 15.0
 """How long requests that are open at the end may take."""
-_WORDS = "the cloud drifts over a quiet valley while seven engines count tokens and none of them waits for rain".split()
+_WORDS = "the cloud drifts over quiet valley while seven engines count tokens and none waits for rain".split()  # noqa: SIM905
 
 
 def text(rng: random.Random, size: int) -> str:

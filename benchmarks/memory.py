@@ -42,7 +42,8 @@ _PARAMETERS = f"""
 async def measure(folder: Path) -> list[Row]:
     """Idle, and full."""
     config = folder / "memory.yaml"
-    config.write_text(SEED_CONFIG.read_text().replace("- type: prefix-cache-scorer", f"- type: prefix-cache-scorer{_PARAMETERS}"))
+    plugin = "- type: prefix-cache-scorer"
+    config.write_text(SEED_CONFIG.read_text().replace(plugin, plugin + _PARAMETERS))
     async with open_stack(folder) as stack:
         pods = await stack.pods(ENDPOINTS, PAGE_BYTES)
         echo_mb = await _echo_mb(stack, pods)

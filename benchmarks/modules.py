@@ -1,22 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows of the benchmarks that also run alone: their results as lines of the table."""
+"""Rows of the benchmarks that also run alone (`prefix`, `scrape`): their results as lines of the table.
+
+Each runs in a process of its own, so that the memory it measures was nobody's before.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
-from benchmarks import scrape
+from benchmarks import prefix, scrape
 from benchmarks.rows import BenchmarkError, Row
 
+REFERENCE = "dicts and sets"
+HASH, INDEX = "hash", "index"
 
-def scrape_rows(seconds: float) -> list[Row]:
-    """100 endpoints at 50 ms, and one page."""
-    told = scrape.run(seconds=max(4.0, seconds))
+
+def measure_prefix(wanted: Sequence[str]) -> list[Row]:
+    """The wanted ones of `hash` and `index`."""
+    return [row for row in prefix_rows(_alone(prefix.run)) if row.name in wanted]
+
+
+def measure_scrape(seconds: float) -> list[Row]:
+    """The rows `scrape`."""
+    return scrape_rows(_alone(scrape.run, seconds=max(4.0, seconds)))
+
+
+def prefix_rows(told: dict[str, Any]) -> list[Row]:
+    """Time to hash and match one long prompt; memory of one (block, endpoint) entry."""
+    case = f"{told['prompt_tokens'] // 1000}k tokens, {told['endpoints']} endpoints, index full"
+    ms, dict_ms = told["hash_and_match_ms"], told["dict_hash_and_match_ms"]
+    entry, dict_entry = told["bytes_per_entry"], told["dict_bytes_per_entry"]
+    return [
+        Row(HASH, case, ms, "ms", dict_ms, REFERENCE, told["budget_ms"], details=told),
+        Row(INDEX, f"{told['entries']:,} entries, each", entry, "bytes", dict_entry, REFERENCE, told["budget_bytes"]),
+    ]
+
+
+def scrape_rows(told: dict[str, Any]) -> list[Row]:
+    """Cores for the whole pool; time for one page. Raises BenchmarkError when a scrape failed."""
     if told["failures"]:
         raise BenchmarkError(f"{told['failures']:.0f} of the scrapes failed")
-    case = f"{told['endpoints']} endpoints, {told['page_bytes'] // 1000} KB, every 50 ms"
-    page_case = f"one page of {told['page_bytes'] // 1000} KB"
+    size = f"{told['page_bytes'] // 1000} KB"
+    case = f"{told['endpoints']} endpoints, {size}, every 50 ms"
+    scan_us, parser_us = told["scan_us"], told["prometheus_client_us"]
     return [
         Row("scrape", case, told["cores"], "cores", budget=told["budget_cores"], details=told),
-        Row("scrape", page_case, told["scan_us"], "us", told["prometheus_client_us"], "prometheus_client"),
+        Row("scrape", f"one page of {size}", scan_us, "us", parser_us, "prometheus_client"),
     ]
+
+
+def _alone(run: Callable[..., dict[str, Any]], **arguments: Any) -> dict[str, Any]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as executor:
+        try:
+            return executor.submit(run, **arguments).result()
+        except RuntimeError as error:
+            raise BenchmarkError(str(error)) from error

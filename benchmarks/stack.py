@@ -137,10 +137,8 @@ async def open_stack(folder: Path) -> AsyncIterator[Stack]:
 
 def endpoints_document(pods: Sequence[str]) -> str:
     """The file-discovery document that lists `pods`."""
-    entries = [
-        {"name": f"pod-{number}", "namespace": "default", "address": pod.rpartition(":")[0], "port": pod.rpartition(":")[2]}
-        for number, pod in enumerate(pods)
-    ]  # fmt: skip
+    split = [pod.rpartition(":") for pod in pods]
+    entries = [{"name": f"pod-{n}", "address": host, "port": port} for n, (host, _, port) in enumerate(split)]
     return json.dumps({"endpoints": entries}, indent=1)
 
 

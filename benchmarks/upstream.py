@@ -24,7 +24,8 @@ _EVENT = (
     b'data: {"id":"chatcmpl-7","object":"chat.completion.chunk","created":1764000000,"model":"bench",'
     b'"choices":[{"index":0,"delta":{"content":" cloud"},"logprobs":null,"finish_reason":null}]}\n\n'
 )
-_USAGE = b'{"prompt_tokens":2290,"completion_tokens":64,"total_tokens":2354,"prompt_tokens_details":{"cached_tokens":1376}}'
+_CACHED = b'"prompt_tokens_details":{"cached_tokens":1376}'
+_USAGE = b'{"prompt_tokens":2290,"completion_tokens":64,"total_tokens":2354,' + _CACHED + b"}"
 _LAST_EVENT = b'data: {"id":"chatcmpl-7","choices":[],"usage":' + _USAGE + b"}\n\ndata: [DONE]\n\n"
 _ANSWER = (
     b'{"id":"chatcmpl-7","object":"chat.completion","created":1764000000,"model":"bench","choices":[{"index":0,'

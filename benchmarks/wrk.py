@@ -13,9 +13,12 @@ GRACE_S = 15.0
 _MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
+Bodies = Sequence[tuple[bytes, bytes]]
+
+
 def run(
-    binary: str, port: int, connections: int, seconds: float, bodies: Sequence[tuple[bytes, bytes]], extra: dict[str, str]
-) -> dict[str, Any]:  # fmt: skip
+    binary: str, port: int, connections: int, seconds: float, bodies: Bodies, extra: dict[str, str]
+) -> dict[str, Any]:
     """Post `bodies` in turn, each with something unique in its cut. `extra` are further headers."""
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(lua(bodies, extra))
@@ -26,7 +29,7 @@ def run(
     return {"generator": "wrk", **figures(done.stdout)}
 
 
-def lua(bodies: Sequence[tuple[bytes, bytes]], extra: dict[str, str]) -> str:
+def lua(bodies: Bodies, extra: dict[str, str]) -> str:
     """The script wrk runs."""
     headers = ",".join(f'["{name}"]="{value}"' for name, value in {"content-type": "application/json", **extra}.items())
     parts = ",".join(f"{{[==[{start.decode()}]==],[==[{end.decode()}]==]}}" for start, end in bodies)
@@ -38,7 +41,7 @@ def lua(bodies: Sequence[tuple[bytes, bytes]], extra: dict[str, str]) -> str:
 
 
 def figures(output: str) -> dict[str, Any]:
-    """wrk's report. Failures are answers that are not 2xx or 3xx, and socket errors. Raises ValueError without a total."""
+    """wrk's report; failures are answers that are not 2xx or 3xx, and socket errors. ValueError without a total."""
     total = re.search(r"(\d+) requests in ([\d.]+)(m?s|m)", output)
     if total is None:
         raise ValueError(f"wrk reported no total: {output.strip()[-200:]}")
