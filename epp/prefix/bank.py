@@ -25,9 +25,6 @@ _SLOTS_PER_BANK = 1 << 24
 _MIN_BUCKETS = 16
 _ODD = np.uint64(1 << 32)
 
-# The slots of a pair in the order: first of either bucket, second of either bucket ...
-_EMPTIER_FIRST = np.arange(PAIR_SLOTS).reshape(2, BUCKET_SLOTS).transpose().reshape(-1)
-
 StampArray = NDArray[np.uint32]
 
 
@@ -101,45 +98,53 @@ class Bank:
         """The two buckets of each hash, an even and an odd one, counted from a table's first; shape (n, 2)."""
         return (hashes & self._even_mask | _ODD).view(np.uint32).astype(np.int64).reshape(-1, 2)
 
-    def find(self, pairs: IntArray, hashes: HashArray) -> tuple[IntArray, IntArray]:
-        """Which hashes are stored, as positions in `hashes` (ascending), and their slots in the flat arrays.
+    def pair(self, key: int) -> tuple[int, int]:
+        """As `pairs`, of one hash."""
+        mask = self.buckets - 2
+        return key & mask, key >> 32 & mask | 1
 
-        `pairs` are the hashes' buckets in one table, counted from the bank's first.
-        """
-        seen = self.keys.take(pairs, axis=0).reshape(-1)
-        hits = (seen == hashes.repeat(PAIR_SLOTS)).nonzero()[0]
-        return hits // PAIR_SLOTS, _slots(pairs, hits)
+    def read(self, pairs: IntArray) -> HashArray:
+        """The keys in pairs of buckets, 0 where free; shape (n, 2, 4)."""
+        return self.keys.take(pairs, axis=0)
+
+    def find(self, first: int, hashes: HashArray) -> tuple[IntArray, IntArray]:
+        """As `located`, in the table at bucket `first`."""
+        pairs = self.pairs(hashes) + first
+        return located(pairs, self.read(pairs), hashes)
 
     def erase(self, slots: IntArray) -> None:
         """Free these slots."""
         self._flat_keys[slots] = 0
         self.stamps[slots] = 0
 
-    def store(self, pairs: IntArray, hashes: HashArray, stamps: StampArray) -> IntArray:
+    def store(self, pairs: IntArray, seen: HashArray, hashes: HashArray, stamps: StampArray) -> IntArray:
         """Put new, distinct keys into one table; returns the positions of those that found both buckets full.
 
-        The emptier of a key's two buckets takes it. Keys that chose the same slot overwrite each other, so what was
-        written is read back, and losers try again.
+        `seen` is what stands in the keys' `pairs` of buckets now. Keys that chose the same slot overwrite each other,
+        so what was written is read back, and losers try again.
         """
         flat = self._flat_keys
         left = np.arange(len(hashes))
         homeless = left[:0]
         while len(left):
-            free = (self.keys.take(pairs, axis=0) == 0).transpose(0, 2, 1).reshape(-1, PAIR_SLOTS)
-            slots = _slots(pairs, _EMPTIER_FIRST.take(free.argmax(axis=1)) + _starts(len(left)))
+            # Buckets fill up from their first slot. In the order first of either, second of either ... the first free
+            # slot is therefore in the emptier bucket.
+            choice = (seen == 0).transpose(0, 2, 1).reshape(-1, PAIR_SLOTS).argmax(axis=1)
+            slots = pairs.reshape(-1).take(np.arange(0, 2 * len(left), 2) + (choice & 1)) * BUCKET_SLOTS + (choice >> 1)
             taken = flat.take(slots)
             if taken.any():
                 room = taken == 0
                 homeless = np.concatenate([homeless, left[~room]])
-                left, pairs, slots = left[room], pairs[room], slots[room]
-            wanted = hashes[left]
-            flat[slots] = wanted
-            won = flat.take(slots) == wanted
-            if won.all():
-                self.stamps[slots] = stamps[left]
+                left, pairs, slots, hashes, stamps = left[room], pairs[room], slots[room], hashes[room], stamps[room]
+            flat[slots] = hashes
+            lost = flat.take(slots) != hashes
+            if not lost.any():
+                self.stamps[slots] = stamps
                 break
-            self.stamps[slots[won]] = stamps[left[won]]
-            left, pairs = left[~won], pairs[~won]
+            won = ~lost
+            self.stamps[slots[won]] = stamps[won]
+            left, pairs, hashes, stamps = left[lost], pairs[lost], hashes[lost], stamps[lost]
+            seen = self.read(pairs)
         return homeless
 
     def put(self, slot: int, key: np.uint64, stamp: np.uint32) -> None:
@@ -147,12 +152,18 @@ class Bank:
         self._flat_keys[slot] = key
         self.stamps[slot] = stamp
 
+    def move(self, source: int, target: int) -> None:
+        """Move what is in slot `source` to the free slot `target`."""
+        for array in (self._flat_keys, self.stamps):
+            array[target] = array[source]
+            array[source] = 0
 
-def _starts(keys: int) -> IntArray:
-    """Where each key's slots begin when the slots of all pairs are numbered through."""
-    return np.arange(0, PAIR_SLOTS * keys, PAIR_SLOTS)
 
+def located(pairs: IntArray, seen: HashArray, hashes: HashArray) -> tuple[IntArray, IntArray]:
+    """Which hashes are stored, as positions in `hashes` (ascending), and their slots in the flat arrays.
 
-def _slots(pairs: IntArray, numbers: IntArray) -> IntArray:
-    """Slots in the flat arrays, from numbers that count through the slots of all pairs."""
-    return pairs.reshape(-1).take(numbers // BUCKET_SLOTS) * BUCKET_SLOTS + (numbers & (BUCKET_SLOTS - 1))
+    `seen` is what stands in the hashes' `pairs` of buckets.
+    """
+    hits = (seen.reshape(-1) == hashes.repeat(PAIR_SLOTS)).nonzero()[0]
+    slots = pairs.reshape(-1).take(hits // BUCKET_SLOTS) * BUCKET_SLOTS + (hits & (BUCKET_SLOTS - 1))
+    return hits // PAIR_SLOTS, slots

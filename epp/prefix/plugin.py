@@ -47,9 +47,12 @@ class ApproxPrefixCacheProducer:
     Parameters = ProducerParameters
 
     def __init__(self, parameters: ProducerParameters, context: PluginContext) -> None:
-        settings = parameters.settings()
-        self.reads = _reads(settings)
-        self.tracker = PrefixTracker(settings, context.name)
+        self.tracker = PrefixTracker(parameters.settings(), context.name)
+
+    @classmethod
+    def reads_for(cls, parameters: ProducerParameters) -> Reads:
+        """What an instance with these parameters reads."""
+        return _reads(parameters.settings())
 
     def produce(self, request: InferenceRequest, endpoints: Endpoints) -> None:
         """Publish the match."""
@@ -92,17 +95,19 @@ class PrefixCacheScorer:
 
     def __init__(self, parameters: ScorerParameters, context: PluginContext) -> None:
         self.tracker: PrefixTracker | None = None
-        self.reads = Reads.PREFIX_MATCH
         self._key: DataKey[PrefixMatch] = DataKey(
             PREFIX_MATCH.name, parameters.prefixMatchInfoProducerName or PREFIX_MATCH.producer
         )
         if parameters.owns_index:
-            settings = parameters.settings()
-            self.tracker = PrefixTracker(settings, context.name)
-            self.reads = _reads(settings)
+            self.tracker = PrefixTracker(parameters.settings(), context.name)
             self._key = self.tracker.key
         self._length_weight = parameters.matchLengthWeight
         self._scale_tokens = parameters.matchLengthScaleTokens
+
+    @classmethod
+    def reads_for(cls, parameters: ScorerParameters) -> Reads:
+        """What an instance with these parameters reads."""
+        return _reads(parameters.settings()) if parameters.owns_index else Reads.PREFIX_MATCH
 
     def score(self, request: InferenceRequest, endpoints: Endpoints) -> FloatArray:
         """See the class."""

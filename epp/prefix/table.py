@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from epp.contract.endpoints import IntArray
-from epp.prefix.bank import BUCKET_SLOTS, Bank, StampArray
+from epp.prefix.bank import BUCKET_SLOTS, Bank, StampArray, located
 from epp.prefix.eviction import oldest
 from epp.prefix.hashing import HashArray
 from epp.prefix.relocation import make_room
@@ -64,17 +64,19 @@ class Table:
         if self._newest + len(hashes) >= _STAMP_LIMIT:
             self._renumber()
         self._newest = newest = self._newest + len(hashes)
-        pairs = self._pairs(hashes)
-        held, slots = bank.find(pairs, hashes)
+        pairs = bank.pairs(hashes) + self._first
+        seen = bank.read(pairs)
+        held, slots = located(pairs, seen, hashes)
         known = len(held)
         bank.stamps[slots] = newest - held
         added = hashes[known:]
         excess = self.blocks + len(added) - self.capacity
         if excess > 0:
             self._evict(min(max(excess, self.capacity // SLACK), self.blocks - known))
+            seen = bank.read(pairs)
         newest -= known
         stamps = np.arange(newest, newest - len(added), -1).astype(np.uint32)
-        homeless = bank.store(pairs[known:], added, stamps)
+        homeless = bank.store(pairs[known:], seen[known:], added, stamps)
         self.blocks += len(added)
         if len(homeless):
             added = self._squeeze(added, stamps, homeless)
@@ -84,7 +86,7 @@ class Table:
         """Forget what the insertion newly added, but for blocks that a later insertion used as well."""
         if insertion.life != self._life or not len(insertion.hashes):
             return
-        held, slots = self._bank.find(self._pairs(insertion.hashes), insertion.hashes)
+        held, slots = self._bank.find(self._first, insertion.hashes)
         untouched = slots[self._bank.stamps[slots] == insertion.newest - held]
         self._bank.erase(untouched)
         self.blocks -= len(untouched)
@@ -114,12 +116,10 @@ class Table:
         hashes, stamps = keys[live], stamps[live]
         self._bank.release(self.row)
         self._bank, self._first = bank, bank.claim(self.row)
-        homeless = bank.store(self._pairs(hashes), hashes, stamps)
+        pairs = bank.pairs(hashes) + self._first
+        homeless = bank.store(pairs, bank.read(pairs), hashes, stamps)
         if len(homeless):
             self._squeeze(hashes, stamps, homeless)
-
-    def _pairs(self, hashes: HashArray) -> IntArray:
-        return self._bank.pairs(hashes) + self._first
 
     def _reset(self) -> None:
         self.blocks = 0
@@ -128,9 +128,9 @@ class Table:
     def _squeeze(self, hashes: HashArray, stamps: StampArray, homeless: IntArray) -> HashArray:
         """Find room for keys whose buckets were full. Where there is none, that block and all after it are dropped."""
         for position in np.sort(homeless).tolist():
-            slot = make_room(self._bank, self._first, hashes[position])
+            slot = make_room(self._bank, self._first, int(hashes[position]))
             if slot is None:
-                _, slots = self._bank.find(self._pairs(hashes[position:]), hashes[position:])
+                _, slots = self._bank.find(self._first, hashes[position:])
                 self._bank.erase(slots)
                 self.blocks -= len(hashes) - position
                 return hashes[:position]

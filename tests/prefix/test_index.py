@@ -71,6 +71,17 @@ def test_oldest_chain_loses_its_tail_first() -> None:
     assert matched == [3, 6, 6]
 
 
+def test_eviction_spares_the_chain_being_inserted() -> None:
+    index = PrefixIndex(160)
+    hashes = chain(160, 1)
+    index.insert(0, hashes[:155])
+    index.insert(0, chain(5, 2))
+    # Ten blocks would go at once, but only five are not of this chain.
+    index.insert(0, hashes)
+    assert index.blocks(0) == 160
+    assert index.match(hashes, np.array([0])).tolist() == [160]
+
+
 def test_a_chain_above_the_capacity_is_cut() -> None:
     index = PrefixIndex(10)
     index.insert(0, chain(4, 1))
@@ -155,6 +166,7 @@ def test_endpoints_of_different_capacity_are_matched_together() -> None:
     for row in range(40):
         index.set_capacity(row, 500)
     assert index.match(hashes, rows).tolist() == list(range(40, 0, -1))
+    assert len(index._banks) == 1
 
 
 def test_bytes_per_block_when_full() -> None:

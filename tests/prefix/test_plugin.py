@@ -117,12 +117,18 @@ def test_docstrings_say_everything_in_order(plugin: type) -> None:
     assert places == sorted(places)
 
 
-def test_what_instances_read() -> None:
-    assert producer().reads == Reads.PROMPT | Reads.CACHE_CONFIG
-    assert producer(autoTune=False).reads == Reads.PROMPT
-    assert scorer().reads == Reads.PREFIX_MATCH
-    assert scorer(hashBlockSize=5).reads == Reads.PROMPT
-    assert scorer(autoTune=True).reads == Reads.PROMPT | Reads.CACHE_CONFIG
+@pytest.mark.parametrize(
+    ("plugin", "given", "reads"),
+    [
+        (ApproxPrefixCacheProducer, {}, Reads.PROMPT | Reads.CACHE_CONFIG),
+        (ApproxPrefixCacheProducer, {"autoTune": False}, Reads.PROMPT),
+        (PrefixCacheScorer, {}, Reads.PREFIX_MATCH),
+        (PrefixCacheScorer, {"hashBlockSize": 5}, Reads.PROMPT),
+        (PrefixCacheScorer, {"autoTune": True}, Reads.PROMPT | Reads.CACHE_CONFIG),
+    ],
+)
+def test_what_instances_read(plugin: Any, given: dict[str, Any], reads: Reads) -> None:
+    assert plugin.reads_for(plugin.Parameters(**given)) == reads
 
 
 def test_a_routed_prompt_is_found_again() -> None:
