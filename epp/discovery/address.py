@@ -37,4 +37,6 @@ def name_part(ip: str) -> str:
     address = ipaddress.ip_address(ip)
     if address.version == 4:
         return ip
-    return "-".join(f"{int(group, 16):x}" for group in address.exploded.split(":"))
+    return "-".join(
+        f"{high << 8 | low:x}" for high, low in zip(address.packed[0::2], address.packed[1::2], strict=True)
+    )

@@ -7,7 +7,7 @@ import json
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from epp.contract.errors import DiscoveryError
@@ -195,6 +195,7 @@ def check(content: bytes) -> Entries | None:
     return entries
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({"endpoints": st.lists(TREES, max_size=4)}) | TREES)
 def test_any_document_is_entries_or_one_line(tree: object) -> None:
     as_json = check(json.dumps(tree).encode())
@@ -203,6 +204,7 @@ def test_any_document_is_entries_or_one_line(tree: object) -> None:
         assert as_json.specs == as_yaml.specs
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=200) | st.text("endpoits: \n-{}[]*&!'\"|>%@a1\t#,?", max_size=80).map(str.encode))
 @example(b"endpoints: !!python/object/apply:os.system [x]")
 @example(b"!!binary x")

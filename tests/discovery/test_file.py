@@ -257,7 +257,7 @@ async def test_a_file_that_is_no_use_at_the_start(path: Path, prepare: Callable[
 
 
 def test_names_that_no_file_can_have() -> None:
-    with pytest.raises(DiscoveryError, match="null byte"):
+    with pytest.raises(DiscoveryError, match=r"cannot be read: .*null"):
         read_file("a\x00b")
 
 

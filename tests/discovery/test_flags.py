@@ -7,7 +7,7 @@ import asyncio
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epp.contract.discovery import Discovery, EndpointSpec
@@ -58,6 +58,7 @@ def test_mistakes_are_named(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.ip_addresses(v=6), st.integers(1, 65535))
 def test_every_ipv6_address_has_a_valid_name_of_its_own(ip: object, port: int) -> None:
     (spec,) = parse_endpoints(f"[{ip}]:{port}")
@@ -68,6 +69,7 @@ def test_every_ipv6_address_has_a_valid_name_of_its_own(ip: object, port: int) -
     assert (int("".join(group.zfill(4) for group in groups), 16), int(last)) == (int(ip), port)  # type: ignore[call-overload]
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=30))
 def test_any_text_is_a_list_or_a_usage_error(text: str) -> None:
     try:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epp.signals.http1 import MAX_CHUNKS, REASONS, PageError, ResponseParser
@@ -81,6 +81,7 @@ def test_without_framing_the_end_of_the_connection_ends_the_answer() -> None:
     assert (result[1], result[0].keep_alive) == (b"hello", False)
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=12), st.data())
 def test_chunks_are_joined(chunks: list[bytes], data: st.DataObject) -> None:
     raw = CHUNKED + b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
@@ -153,6 +154,7 @@ TOKENS = st.sampled_from(
 )
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(TOKENS | st.binary(max_size=30), max_size=20).map(b"".join), st.lists(st.integers(1, 300), max_size=5))
 def test_any_bytes_are_an_answer_or_an_error_or_too_few(raw: bytes, cuts: list[int]) -> None:
     try:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from epp.contract.plugins import SCRAPED, Reads
@@ -245,6 +245,7 @@ def pages(draw: st.DrawFn) -> tuple[bytes, float | None]:
     return "".join(block.replace("\n", newline) + newline for block in blocks).encode(), total
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(pages(), min_size=1, max_size=4))
 def test_what_a_page_says_is_read_back_whatever_came_before_it(made: list[tuple[bytes, float | None]]) -> None:
     scanner = PageScanner(EngineMetrics("x", waiting=(SeriesSpec("w"),)), SCRAPED)
@@ -258,6 +259,7 @@ SIGNS = (b"{", b"}", b'"', b"\\", b"\n", b" ", b"#", b"=", b",", b"1", b"\r", b"
 FRAGMENTS = st.sampled_from([*NAMES, *SIGNS])
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary(max_size=200) | st.lists(FRAGMENTS, max_size=60).map(b"".join), min_size=1, max_size=3))
 @example([b"vllm:cache_config_info{" + b'a="' * 50])
 def test_no_page_raises_and_no_value_is_out_of_range(made: list[bytes]) -> None:

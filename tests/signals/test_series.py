@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epp.contract.errors import ConfigError
@@ -63,6 +63,7 @@ def test_labels_are_read(raw: bytes, labels: dict[str, str] | None) -> None:
     assert parse_labels(raw) == labels
 
 
+@settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.from_regex(r"[a-z_][a-z0-9_]{0,5}", fullmatch=True), st.text(max_size=8), max_size=4))
 def test_what_is_written_as_labels_is_read_back(labels: dict[str, str]) -> None:
     def escape(value: str) -> str:
