@@ -396,6 +396,13 @@ def test_padding_makes_no_block_of_bytes(text: bytes, blocks: int) -> None:
     assert match_of(plugin, asked).total_blocks == blocks
 
 
+def test_zeros_beyond_one_token_are_no_padding() -> None:
+    plugin, endpoints = scorer(hashBlockSize=5), pool()
+    asked = request(b"abcde" + b"\0" * 11)
+    plugin.produce(asked, endpoints)
+    assert match_of(plugin, asked).total_blocks == 2
+
+
 def test_scorer_with_an_index_forgets_and_takes_back() -> None:
     plugin, endpoints = scorer(hashBlockSize=64, maxPrefixBlocksToMatch=3, lruCapacityPerServer=100), pool()
     lost = request(tokens(160))
