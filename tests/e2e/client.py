@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -144,10 +143,10 @@ def _fields(lines: Iterable[str]) -> list[tuple[str, str]]:
 
 @dataclass
 class Load:
-    """Keeps `connections` keep-alive connections busy with `request` until `total` answers, or `stop`.
+    """Keeps `connections` keep-alive connections busy with `request(number)` until `total` answers, or `stop`.
 
-    `answers` counts by status; `failures` by what went wrong before a whole answer was there; `refused` keeps the
-    first bodies that came with another status than 200. Run it with `uvloop.run`.
+    `answers` counts by status; `failed` says what happened to each request that got no whole answer or another status
+    than 200, by its number; `by_pod` counts by the pod that answered. Run it with `uvloop.run`.
     """
 
     port: int
@@ -156,10 +155,8 @@ class Load:
     total: int | None = None
     timeout_s: float = TIMEOUT_S
     answers: Counter[int] = field(default_factory=Counter)
-    failures: Counter[str] = field(default_factory=Counter)
-    refused: list[Answer] = field(default_factory=list)
+    failed: dict[int, str] = field(default_factory=dict)
     by_pod: Counter[str] = field(default_factory=Counter)
-    on_answer: Callable[[float, Answer], None] | None = None
     sent: int = 0
     stopped: bool = False
 
@@ -188,16 +185,14 @@ class Load:
                         _, protocol = await loop.create_connection(_Asker, "127.0.0.1", self.port)
                     answer = await protocol.ask(self.request(number))
             except (OSError, TimeoutError) as error:
-                self.failures[f"{type(error).__name__}: {error}"] += 1
+                self.failed[number] = f"{type(error).__name__}: {error}"
                 if protocol is not None:
                     protocol.transport.abort()
                     protocol = None
                 continue
             self.answers[answer.status] += 1
-            if self.on_answer is not None:
-                self.on_answer(time.monotonic(), answer)
-            if answer.status != 200 and len(self.refused) < 20:
-                self.refused.append(answer)
+            if answer.status != 200:
+                self.failed[number] = f"{answer.status} {answer.body[:200]!r}"
             self.by_pod[answer.get("x-inference-pod")] += 1
         if protocol is not None:
             protocol.transport.close()
