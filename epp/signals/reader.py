@@ -57,16 +57,6 @@ class PageSource:
         ).encode("latin-1")
 
 
-def tls_context(verify: bool, ca_file: str | None = None) -> ssl.SSLContext:
-    """For https pages. `verify` checks the certificate and the address in it, against `ca_file` or the system's CAs."""
-    if verify:
-        return ssl.create_default_context(cafile=ca_file)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 class PageReader:
     """One endpoint's page. Must be created and used on `loop`'s thread.
 

@@ -12,21 +12,23 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-from collections.abc import Iterator
+import ssl
 
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED, Reads
 from epp.signals.buffers import BufferPool
-from epp.signals.reader import PageReader, PageSink, PageSource, tls_context
+from epp.signals.reader import PageReader, PageSink, PageSource
 from epp.signals.scan import PageScanner, wanted_fields
 from epp.signals.settings import ScrapeSettings
 from epp.signals.target import OpenReader, Reader, Record, ScrapeCounts, ScrapeState, Target, Timers
+from epp.signals.tls import tls_context
 
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 class Scraper:
-    """Scrapes every endpoint it is told of, from `start` to `stop`. An `EndpointHook`.
+    """Scrapes every endpoint it is told of, from `start` to `stop`. An `EndpointHook`. Raises `ConfigError` when
+    certificates that `settings` names cannot be used.
 
     * record: where samples go
     * reads: what the configuration needs; only that is looked for
@@ -43,6 +45,7 @@ class Scraper:
         self._targets: dict[tuple[str, int], Target] = {}
         self._timers: Timers | None = None
         self._open_reader: OpenReader | None = None
+        self._tls = _tls(settings) if settings.scheme == "https" else None
 
     @property
     def needed(self) -> bool:
@@ -52,7 +55,7 @@ class Scraper:
     def start(self, timers: Timers | None = None, open_reader: OpenReader | None = None) -> None:
         """Begin, with the endpoints known so far. Without arguments: on the running event loop, over the network."""
         self._timers = timers or asyncio.get_running_loop()
-        self._open_reader = open_reader or _network_readers(self.settings)
+        self._open_reader = open_reader or _network_readers(self.settings, self._tls)
         for target in self._targets.values():
             self._launch(target)
 
@@ -77,9 +80,9 @@ class Scraper:
         if target is not None:
             target.close()
 
-    def states(self) -> Iterator[ScrapeState]:
-        """How it goes, per endpoint."""
-        return (target.state for target in self._targets.values())
+    def states(self) -> list[ScrapeState]:
+        """How it goes, per endpoint. May be called from another thread."""
+        return [target.state for target in list(self._targets.values())]
 
     def _launch(self, target: Target) -> None:
         if self._timers is not None and self._open_reader is not None:
@@ -92,10 +95,15 @@ def _key(endpoint: Endpoint) -> tuple[str, int]:
     return endpoint.id, endpoint.generation
 
 
-def _network_readers(settings: ScrapeSettings) -> OpenReader:
+def _tls(settings: ScrapeSettings) -> ssl.SSLContext:
+    return tls_context(
+        settings.verify_tls, settings.ca_file, client_certificate=(settings.client_cert_file, settings.client_key_file)
+    )
+
+
+def _network_readers(settings: ScrapeSettings, tls: ssl.SSLContext | None) -> OpenReader:
     loop = asyncio.get_running_loop()
     buffers = BufferPool()
-    tls = tls_context(settings.verify_tls) if settings.scheme == "https" else None
 
     def open_reader(endpoint: Endpoint, sink: PageSink) -> Reader:
         source = PageSource(endpoint.ip, settings.port or endpoint.port, settings.path, tls)

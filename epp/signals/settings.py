@@ -19,7 +19,8 @@ class ScrapeSettings:
 
     * interval_s: between two polls of one endpoint; timeout_s: for one poll, connecting included
     * port: where metrics pages are, 0 for the endpoint's own port
-    * verify_tls: check certificates, when `scheme` is https
+    * verify_tls: check certificates, when `scheme` is https, against `ca_file` or, without one, the system's CAs
+    * client_cert_file, client_key_file: what to show to endpoints that ask for a certificate; "" for nothing
     * engine: the names of the signals
     * max_page_bytes: larger pages are refused; max_backoff_s: longest pause after failures
     """
@@ -30,6 +31,9 @@ class ScrapeSettings:
     path: str = "/metrics"
     port: int = 0
     verify_tls: bool = False
+    ca_file: str = ""
+    client_cert_file: str = ""
+    client_key_file: str = ""
     engine: EngineMetrics = VLLM
     max_page_bytes: int = 8 * MIB
     max_backoff_s: float = 5.0

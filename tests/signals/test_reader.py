@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from epp.contract.errors import ConfigError
 from epp.signals.buffers import BufferPool
 from epp.signals.http1 import PageError
-from epp.signals.reader import PageReader, PageSource, tls_context
+from epp.signals.reader import PageReader, PageSource
+from epp.signals.tls import tls_context
 
 Serve = Callable[..., Any]
 Run = Callable[[Awaitable[None]], None]
@@ -396,6 +398,37 @@ def test_https_with_and_without_verification(serve: Serve, run: Run, tmp_path: P
                         await reader.get()
 
     run(main())
+
+
+def test_a_client_certificate_is_shown(serve: Serve, run: Run, tmp_path: Path) -> None:
+    ours, theirs = make_certificate(tmp_path, "127.0.0.2"), make_certificate(tmp_path, "127.0.0.1")
+    server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_tls.load_cert_chain(theirs)
+    server_tls.load_verify_locations(ours)
+    server_tls.verify_mode = ssl.CERT_REQUIRED
+
+    async def main() -> None:
+        shown = tls_context(verify=True, ca_file=str(theirs), client_certificate=(str(ours), str(ours)))
+        async with serve(HELLO, tls=server_tls) as server:
+            async with client(server.port, tls=shown) as reader:
+                assert await reader.get() == b"hello"
+            async with client(server.port, tls=tls_context(verify=False)) as reader:
+                with pytest.raises(PageError):
+                    await reader.get()
+
+    run(main())
+
+
+def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    missing = str(tmp_path / "missing.pem")
+    with pytest.raises(ConfigError, match=r"metrics CA file .*missing.pem cannot be used: No such file"):
+        tls_context(verify=True, ca_file=missing)
+    with pytest.raises(ConfigError, match=r"junk.pem cannot be used: it, or its key"):
+        tls_context(verify=True, ca_file=str(junk))
+    with pytest.raises(ConfigError, match=r"metrics client certificate .*junk.pem cannot be used"):
+        tls_context(verify=False, client_certificate=(str(junk), ""))
 
 
 def test_https_to_a_server_that_speaks_http(serve: Serve, run: Run) -> None:

@@ -348,6 +348,12 @@ def test_stop_ends_everything() -> None:
     assert "c" not in world.readers
 
 
+def test_certificates_are_read_before_anything_starts() -> None:
+    settings = ScrapeSettings(scheme="https", verify_tls=True, ca_file="/nowhere/ca.pem")
+    with pytest.raises(ConfigError, match=r"/nowhere/ca\.pem cannot be used: No such file"):
+        Scraper(lambda endpoint, sample: True, SCRAPED, settings, random.Random(1))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
