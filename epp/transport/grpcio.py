@@ -3,7 +3,8 @@
 
 The same `Call` and `Reply` at the cost of a task and several thread hand-offs per stream. What grpcio bounds by itself
 is left to it (windows, pings, header sizes); `Limits.connections`, `stalled_output_s` and `control_frames` have no
-equal there. The first message over `message_bytes` ends the stream with RESOURCE_EXHAUSTED.
+equal there, and `Metadata.authority` is empty. Draining is coarser: grpcio cancels the few calls that arrive while it
+begins to stop.
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("epp.transport")
 
 _FOREVER_S = 86_400.0
+_SETTLE_S = 0.005
+"""grpcio shows a cancelled RPC as the end of its messages first; wait for the cancellation before believing it."""
+_PARTING_S = 0.25
+"""How long the last statuses may take to reach the peers."""
 
 
 class _Stream:
@@ -80,10 +85,10 @@ class _Stream:
 
     # What the server tells.
 
-    async def run(self, service: Service, authority: str, values: dict[str, str]) -> None:
+    async def run(self, service: Service, values: dict[str, str]) -> None:
         """Serve the RPC to its end."""
         try:
-            call = service(Metadata(self._path, authority, values), self)
+            call = service(Metadata(self._path, values=values), self)
         except Exception:
             self._fail()
         else:
@@ -119,6 +124,8 @@ class _Stream:
         while self._live:
             await self._room.wait()
             data = await self._context.read()
+            if data is end:
+                await asyncio.sleep(_SETTLE_S)
             call = self._call
             if call is None:
                 return
@@ -170,7 +177,7 @@ class _Router:
             stream = _Stream(path, context, self._limits.queued_output_bytes)
             self.streams.add(stream)
             try:
-                await stream.run(service, values.get("host", ""), values)
+                await stream.run(service, values)
             finally:
                 self.streams.discard(stream)
 
@@ -199,13 +206,18 @@ class GrpcioListener:
 
     async def close(self, grace_s: float) -> None:
         """Drain, wait up to `grace_s` for open calls, end what is left with UNAVAILABLE."""
+        if self._server is None:
+            return
         await self.drain()
         assert self._draining is not None
         await asyncio.wait([self._draining], timeout=grace_s)
         for stream in list(self._router.streams):
             stream.abort(UNAVAILABLE, "the server is stopping", "server stopping")
-        await self._server.stop(1.0)
+        await self._server.stop(_PARTING_S)
         await self._draining
+        # Its destructor wants the loop once more; give it the loop while there is one.
+        self._server = None
+        await asyncio.sleep(0)
 
 
 async def listen(
@@ -223,6 +235,9 @@ async def listen(
     """
     import grpc
 
+    credentials = None if tls is None else _credentials(tls)
+    # grpcio says little about a port it cannot have; a socket of our own finds out why.
+    (await listening_socket(host, port)).close()
     router = _Router(services, limits)
     server: Any = grpc.aio.server(
         options=[
@@ -234,11 +249,11 @@ async def listen(
         ]
     )
     server.add_generic_rpc_handlers((router,))
-    # grpcio says little about a port it cannot have; a socket of our own finds out why.
-    (await listening_socket(host, port)).close()
     address = shown(host or "::", port)
     try:
-        bound = server.add_secure_port(address, _credentials(tls)) if tls else server.add_insecure_port(address)
+        bound = (
+            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+        )
     except RuntimeError as error:
         raise StartError(f"cannot listen on {shown(host, port)}: {error}; choose another port") from error
     await server.start()
