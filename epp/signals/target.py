@@ -161,16 +161,16 @@ class Target:
         self._count()
         state = self.state
         state.last_good_s = now_s = self._timers.time()
+        # The times stay evenly spread however long polls take; turns that were missed are not made up for.
+        interval_s = self._settings.interval_s
+        missed = max(0, math.ceil((now_s - self._due_s) / interval_s) - 1)
+        self._plan(self._due_s + (1 + missed) * interval_s)
         if not self._record(state.endpoint, sample):
             self.close()
             return
         if state.failures_in_a_row:
             self._recovered()
         self._note_missing(sample)
-        # The times stay evenly spread however long polls take; turns that were missed are not made up for.
-        interval_s = self._settings.interval_s
-        missed = max(0, math.ceil((now_s - self._due_s) / interval_s) - 1)
-        self._plan(self._due_s + (1 + missed) * interval_s)
 
     def on_page_error(self, error: PageError) -> None:
         """A poll has failed."""
