@@ -87,6 +87,9 @@ def scrape_settings_of(options: Options, configuration: Configuration) -> Scrape
         path=given.path if given.path != "/metrics" else settings.path,
         port=given.port or settings.port,
         verify_tls=settings.verify_tls or not given.insecureSkipVerify,
+        ca_file=given.caCertPath,
+        client_cert_file=given.clientCertPath,
+        client_key_file=given.clientKeyPath,
     )
 
 
