@@ -111,8 +111,9 @@ class TlsSource:
         if self._ciphers:
             context.set_ciphers(self._ciphers)
         context.set_alpn_protocols(["h2"])
-        with _as_file(certificate + b"\n" + key) as path:
-            context.load_cert_chain(path, password=_no_password)
+        # Two files, so that a key where the certificate should be is a mistake here as it is for gRPC.
+        with _as_file(certificate) as certificate_path, _as_file(key) as key_path:
+            context.load_cert_chain(certificate_path, key_path, password=_no_password)
         return context
 
     def _complain(self, complaint: str) -> None:

@@ -95,7 +95,7 @@ async def serving(listen: Callable[..., Any], services: Services | Calls, **opti
 async def until(condition: Callable[[], object], wait_s: float = 10.0) -> None:
     """Wait for something other tasks of the loop bring about."""
     async with asyncio.timeout(wait_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.001)
 
 
@@ -152,6 +152,8 @@ class RawClient:
         self.goaways: list[ngh2.GoAwayReceived] = []
         self.settings: dict[int, int] = {}
         self.gone = False
+        self.quiet = False
+        """Whether what answers the server (acknowledgements) waits for the next `flush`."""
 
     @classmethod
     async def connect(cls, port: int, context: ssl.SSLContext | None = None, **settings: Any) -> RawClient:
@@ -169,6 +171,7 @@ class RawClient:
         self.h2.send_data(stream_id, b"".join(framed(message) for message in said), end_stream=end)
 
     async def flush(self, extra: bytes = b"") -> None:
+        """Send what is queued, and `extra` after it."""
         self.writer.write(self.h2.data_to_send() + extra)
         await self.writer.drain()
 
@@ -182,6 +185,8 @@ class RawClient:
             return
         self.h2.receive_data(data)
         self._note(self.h2.events())
+        if self.quiet:
+            return
         with contextlib.suppress(ngh2.NGH2Error):
             out = self.h2.data_to_send()
             if out and not self.writer.is_closing():

@@ -12,7 +12,7 @@ import pytest
 
 from epp.transport import h2
 from epp.transport.call import Limits
-from tests.transport.support import HOST, PATH, Calls, RawClient, Recorder, echo, finish, nothing, raw, serving, until
+from tests.transport.support import HOST, PATH, Calls, Recorder, echo, finish, nothing, raw, serving, until
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 Listen = Callable[..., Any]
@@ -45,14 +45,18 @@ async def test_draining_under_load_loses_no_call(loop_factory: Factory) -> None:
                         done += 1
 
     second_calls = Calls(soon, nothing)
-    async with serving(h2.listen, calls) as first, serving(h2.listen, second_calls) as second, asyncio.timeout(30):
-        async with asyncio.TaskGroup() as group:
-            for _ in range(5):
-                group.create_task(work(first.port, second.port))
-            await until(lambda: done > 100)
-            stopping = True
-            await first.drain()
-            await first.close(5.0)
+    async with (
+        serving(h2.listen, calls) as first,
+        serving(h2.listen, second_calls) as second,
+        asyncio.timeout(30),
+        asyncio.TaskGroup() as group,
+    ):
+        for _ in range(5):
+            group.create_task(work(first.port, second.port))
+        await until(lambda: done > 100)
+        stopping = True
+        await first.drain()
+        await first.close(5.0)
     assert done >= 400
     assert second_calls.made
     assert not any(call.reasons for call in calls.made)

@@ -73,9 +73,7 @@ async def test_grpcio_client(listen: Callable[..., Any], loop_factory: Factory, 
 
 
 @pytest.mark.parametrize("version", [None, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_grpclib_client(
-    listen: Callable[..., Any], loop_factory: Factory, version: ssl.TLSVersion | None
-) -> None:
+async def test_grpclib_client(listen: Callable[..., Any], version: ssl.TLSVersion | None) -> None:
     calls = Calls()
     tls = None if version is None else TlsSource()
     context = None if version is None else unverified(version)

@@ -22,7 +22,7 @@ from epp.transport import h2
 from epp.transport.call import Limits
 from epp.transport.selfsigned import self_signed
 from epp.transport.tls import TlsSource
-from tests.transport.support import HOST, Calls, raw, serving, unverified, write_pair
+from tests.transport.support import HOST, Calls, raw, serving, until, unverified, write_pair
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
 Listen = Callable[..., Any]
@@ -125,9 +125,7 @@ async def test_watching(tmp_path: Path) -> None:
     replaced = self_signed()
     task = asyncio.ensure_future(tls.watch(0.01))
     write_pair(tmp_path, replaced)
-    async with asyncio.timeout(10):
-        while tls.pem() != replaced:
-            await asyncio.sleep(0.005)
+    await until(lambda: tls.pem() == replaced)
     task.cancel()
     assert (await asyncio.gather(task, return_exceptions=True))[0] is not None
 
