@@ -177,9 +177,14 @@ class Epp(Part):
 
     def handled(self, request_id: str) -> Record:
         """The line "Request handled" of one request."""
-        found: Record = self.wait(
-            lambda line: request_id in line and (r := json.loads(line))["msg"] == "Request handled" and r, 5.0
-        )
+
+        def is_it(line: str) -> Record | None:
+            if request_id not in line:
+                return None
+            record: Record = json.loads(line)
+            return record if record["msg"] == "Request handled" and record["x-request-id"] == request_id else None
+
+        found: Record = self.wait(is_it, 5.0)
         return found
 
     def say(self, text: str, since: int = 0, timeout_s: float = 10.0) -> Record:
