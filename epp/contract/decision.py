@@ -9,16 +9,15 @@ clamped times weight; an endpoint's total is the sum of the weighted scores.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from epp.contract.endpoints import Endpoint, Endpoints, FloatArray, IntArray
 
 
-@dataclass(frozen=True, slots=True)
-class FilterTrace:
+class FilterTrace(msgspec.Struct, frozen=True, eq=False):
     """What one filter did: how many candidates came in, and the rows it dropped."""
 
     name: str
@@ -26,8 +25,7 @@ class FilterTrace:
     dropped_rows: IntArray
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreTrace:
+class ScoreTrace(msgspec.Struct, frozen=True, eq=False):
     """What one scorer said: `raw` has one value per surviving candidate. `error` when it abstained."""
 
     name: str
@@ -41,8 +39,7 @@ class ScoreTrace:
         return np.minimum(np.maximum(self.raw, 0.0), 1.0) * self.weight
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileResult:
+class ProfileResult(msgspec.Struct, frozen=True, eq=False):
     """One run of one scheduling profile. `picked` are positions in `endpoints`, the preferred first."""
 
     profile: str
@@ -66,8 +63,7 @@ class ProfileResult:
         return int(others.argmax())
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, eq=False):
     """The outcome of scheduling one request. `results` is keyed by profile name; `primary` names the one
     whose targets Envoy is told."""
 

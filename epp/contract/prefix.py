@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 
 from epp.contract.endpoints import Endpoints, FloatArray, IntArray
 from epp.contract.requests import DataKey
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixMatch:
+class PrefixMatch(msgspec.Struct, frozen=True, eq=False):
     """Matched blocks by row (shape (capacity,)), summed over the request's prompts.
 
     `total_blocks` counts all blocks of the prompts, the partial last one included; `block_size_tokens` may be a

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
+
+import msgspec
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class DataKey(Generic[T]):
+class DataKey(msgspec.Struct, Generic[T], frozen=True):
     """Names what a producer publishes on a request and gives it a type.
 
     `producer` is the instance name of the producer, so that two instances do not overwrite each other.
@@ -26,8 +26,7 @@ class DataKey(Generic[T]):
     producer: str = ""
 
 
-@dataclass(slots=True)
-class InferenceRequest:
+class InferenceRequest(msgspec.Struct, eq=False):
     """What is known of a request before an endpoint is chosen. Plugins read it and publish to `data`.
 
     * headers: lower-case names; the last of several equal names wins
@@ -50,7 +49,7 @@ class InferenceRequest:
     fairness_id: str = "default-flow"
     body_bytes: int = 0
     received_s: float = 0.0
-    data: dict[DataKey[Any], Any] = field(default_factory=dict)
+    data: dict[DataKey[Any], Any] = msgspec.field(default_factory=dict)
 
     @property
     def prompt_tokens(self) -> int:
@@ -66,8 +65,7 @@ class InferenceRequest:
         return cast("T | None", self.data.get(key))
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Tokens as the endpoint counted them; None where it did not say."""
 
     prompt_tokens: int | None = None
@@ -85,8 +83,7 @@ class Cause(enum.Enum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True):
     """How a routed request ended. `reached_endpoint` is true once response headers came back."""
 
     cause: Cause

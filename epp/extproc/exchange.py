@@ -225,12 +225,14 @@ class Exchange:
 
 
 def _headers(message: Any) -> Headers:
-    out: Headers = {}
-    for header in message.headers.headers:
+    try:
+        headers = {header.key.lower(): header.raw_value.decode() for header in message.headers.headers}
+    except UnicodeDecodeError:
+        headers = {h.key.lower(): h.raw_value.decode("utf-8", "surrogateescape") for h in message.headers.headers}
+    if "" in headers.values():
         # Envoy fills raw_value; older data planes fill value.
-        raw: bytes = header.raw_value
-        out[header.key.lower()] = raw.decode("utf-8", "surrogateescape") if raw else header.value
-    return out
+        headers = {h.key.lower(): headers[h.key.lower()] or h.value for h in message.headers.headers}
+    return headers
 
 
 def _plain_struct(struct: Any) -> dict[str, Any]:

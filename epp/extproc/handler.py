@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 
 class BodyMode(enum.IntEnum):
@@ -23,8 +24,7 @@ class BodyMode(enum.IntEnum):
     FULL_DUPLEX_STREAMED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """A request as far as Envoy lets us see it before it must be routed.
 
     * headers: lower-case names, pseudo headers included; the last of several equal names wins
@@ -43,8 +43,7 @@ class HttpRequest:
 HeaderList = Sequence[tuple[str, bytes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """Send the request on.
 
     * set_headers: request headers to set, overwriting; remove_headers: names to remove
@@ -55,13 +54,12 @@ class Route:
 
     set_headers: HeaderList = ()
     remove_headers: Sequence[str] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
     body: bytes | None = None
     response: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Immediate:
+class Immediate(msgspec.Struct, frozen=True):
     """Answer the request ourselves."""
 
     status: int

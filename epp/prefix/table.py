@@ -11,8 +11,7 @@ capacity below 16 blocks is used whole). The order is exact.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+import msgspec
 import numpy as np
 
 from epp.contract.endpoints import IntArray
@@ -25,8 +24,7 @@ SLACK = 16
 _STAMP_LIMIT = 2**32 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Insertion:
+class Insertion(msgspec.Struct, frozen=True, eq=False):
     """What one insertion newly added, so that it can be taken back: block i of `hashes` was stamped `newest - i`."""
 
     table: Table

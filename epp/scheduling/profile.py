@@ -75,8 +75,8 @@ class Profile:
                     raise PluginError(f"scorer returned shape {raw.shape}, expected ({count},)")
                 weighted = np.minimum(np.maximum(raw, 0.0), 1.0)
                 weighted *= weight
-                # One sum finds a NaN anywhere; looking at every value would cost more than the scorer.
-                if math.isnan(float(weighted.sum())):
+                # One product finds a NaN anywhere; looking at every value would cost more than the scorer.
+                if math.isnan(weighted.dot(weighted)):
                     raise PluginError("scorer returned NaN")
             except RequestError:
                 raise
@@ -95,7 +95,7 @@ class Profile:
         guarded = self.picker
         if not guarded.benched:
             try:
-                picked = tuple(int(i) for i in guarded.plugin.pick(request, endpoints, total))
+                picked = tuple(np.asarray(guarded.plugin.pick(request, endpoints, total), dtype=np.int64).tolist())
                 if not picked or min(picked) < 0 or max(picked) >= len(endpoints):
                     raise PluginError(f"picker returned positions {picked}, expected some of 0..{len(endpoints) - 1}")
             except RequestError:
