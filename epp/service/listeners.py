@@ -31,12 +31,11 @@ class Listeners:
     tls: TlsSource | None
     reloads: asyncio.Task[None] | None = None
 
-    async def drain(self) -> None:
-        """Tell Envoy to open no new stream on its connections."""
-        await self.ext_proc.drain()
-
     async def close(self, grace_s: float) -> None:
-        """Finish open streams, bounded, then stop listening."""
+        """Tell Envoy to go elsewhere, let open streams finish for up to `grace_s`, stop listening.
+
+        May be cancelled and called again with less grace.
+        """
         if self.reloads is not None:
             self.reloads.cancel()
         await self.ext_proc.close(grace_s)

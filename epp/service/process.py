@@ -3,7 +3,7 @@
 
 Start: everything that can be wrong is checked before anything listens. Stop (SIGTERM): health says NOT_SERVING and
 requests are still answered for --drain-timeout, then connections are told to go (GOAWAY) and open streams may finish
-for up to `FINISH_S`. A second signal, or SIGINT, skips the wait.
+for up to `FINISH_S`. A second signal, or SIGINT, skips what is left of both waits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from epp.config.load import load_text, read_text
 from epp.config.reload import ConfigWatcher
 from epp.contract.discovery import Discovery, EndpointSpec
 from epp.contract.endpoints import Endpoint
-from epp.contract.errors import EppError
+from epp.contract.errors import DiscoveryError, EppError
 from epp.director import Director
 from epp.discovery.file import FileDiscovery
 from epp.discovery.flags import StaticDiscovery, parse_endpoints
@@ -97,12 +97,16 @@ class Process:
     async def serve(self) -> int:
         """Start, serve, drain, stop. Raises `EppError` when it cannot start."""
         options = self._options
+        self._listen_to_signals()
         _announce(options)
         text, configuration = self._load()
         self._use(configuration)
         director = self._director
         assert director is not None
         await self._discover()
+        if self._stop.is_set():
+            log.info("stopped before anything listened")
+            return 0
         listeners = await open_listeners(options, director, self._health, self._clock)
         admin: Admin | None = None
         try:
@@ -115,13 +119,13 @@ class Process:
                 self._tasks.append(asyncio.create_task(watcher.run()))
             _ready(options, listeners, admin)
             await self._until_told()
-            await self._drain(listeners)
+            await self._drain()
         finally:
             for task in self._tasks:
                 task.cancel()
             if self._scraper is not None:
                 self._scraper.stop()
-            await listeners.close(0.0 if self._hurry.is_set() else FINISH_S)
+            await self._close(listeners)
             if admin is not None:
                 admin.close()
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -193,11 +197,14 @@ class Process:
 
         task = asyncio.create_task(source.run(publish))
         self._tasks.append(task)
-        told = asyncio.create_task(first.wait())
-        await asyncio.wait((task, told), return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        events = [asyncio.create_task(event.wait()) for event in (first, self._stop)]
+        await asyncio.wait((task, *events), return_when=asyncio.FIRST_COMPLETED)
+        for waiting in events:
+            waiting.cancel()
         if task.done() and not first.is_set():
             task.result()
+            raise DiscoveryError("the source of endpoints ended without telling any; it must run until it is cancelled")
+        task.add_done_callback(_source_ended)
         log.info("endpoints found: %d", len(self._pool))
 
     def _source(self) -> Discovery | None:
@@ -217,10 +224,12 @@ class Process:
             log.warning("%s is not used: endpoints come from %s", name, given[0][0])
         return given[0][1]() if given else None
 
-    async def _until_told(self) -> None:
+    def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._told, False)
         loop.add_signal_handler(signal.SIGINT, self._told, True)
+
+    async def _until_told(self) -> None:
         # What lives now lives for ever: keep the collector from walking it.
         gc.collect()
         gc.freeze()
@@ -231,13 +240,24 @@ class Process:
             self._hurry.set()
         self._stop.set()
 
-    async def _drain(self, listeners: Listeners) -> None:
+    async def _drain(self) -> None:
         self._health.drain()
         wait_s = 0.0 if self._hurry.is_set() else self._options.drain_timeout_s
         log.info("stopping: requests are answered for %.0f s more", wait_s)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._hurry.wait(), wait_s)
-        await listeners.drain()
+
+    async def _close(self, listeners: Listeners) -> None:
+        """Let open streams finish, until somebody is in a hurry."""
+        finishing = asyncio.create_task(listeners.close(FINISH_S))
+        hurry = asyncio.create_task(self._hurry.wait())
+        await asyncio.wait((finishing, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if finishing.done():
+            return finishing.result()
+        finishing.cancel()
+        await asyncio.wait((finishing,))
+        return await listeners.close(0.0)
 
     def _missing(self) -> str | None:
         if not self._pool.synced:
@@ -256,6 +276,12 @@ class _HealthTold:
 
     def on_endpoint_removed(self, endpoint: Endpoint) -> None:
         self._health.changed()
+
+
+def _source_ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        error = task.exception()
+        log.error("the source of endpoints %s; its last endpoints are kept", f"failed: {error!r}" if error else "ended")
 
 
 def _request_ids(rng: random.Random) -> Callable[[], str]:
