@@ -10,13 +10,12 @@ the frames of no use.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
 from epp.transport import headers
-from epp.transport.call import UNAVAILABLE, Clock, Limits, Service
+from epp.transport.call import UNAVAILABLE
 from epp.transport.credit import Credit
 from epp.transport.engine import (
     ConnectionClosed,
@@ -39,7 +38,9 @@ from epp.transport.engine import (
     goaway_frame,
     server_engine,
 )
+from epp.transport.farewell import Farewell
 from epp.transport.guard import Budget, FloodError
+from epp.transport.shared import Shared
 from epp.transport.stream import Stream
 from epp.transport.sweep import Sweeper
 from epp.transport.timers import Timers
@@ -49,25 +50,8 @@ log = logging.getLogger("epp.transport")
 
 _CLOSE_S = 5.0
 """How long a peer may take to read what is left when we close."""
-_NOTICE_S = 5.0
-"""How long we wait for the answer to the ping after a shutdown notice."""
-_DRAIN_PING = b"draining"
 _WINDOW_UPDATES_PER_CONTROL_FRAME = 10
 """Window updates are normal traffic, one or two for a message; their budget is this much larger."""
-
-
-class Shared:
-    """What the connections of one listener have in common. `services` is by path as it is on the wire."""
-
-    __slots__ = ("clock", "connections", "draining", "limits", "refused_s", "services")
-
-    def __init__(self, services: Mapping[bytes, tuple[str, Service]], limits: Limits, clock: Clock) -> None:
-        self.services = services
-        self.limits = limits
-        self.clock = clock
-        self.connections: set[Connection] = set()
-        self.draining = False
-        self.refused_s = -1.0
 
 
 class Connection(asyncio.Protocol):
@@ -86,9 +70,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self.limits = shared.limits
         self.clock = shared.clock
+        self._services = shared.services
+        self._output_limit_bytes = self.limits.queued_output_bytes
         self.peer: object = None
         self.streams: dict[int, Stream] = {}
         self.ending: dict[int, Stream] = {}
@@ -96,10 +82,10 @@ class Connection(asyncio.Protocol):
         self.idle = False
         self.blocked = False
         self.over = False
-        self.drained: asyncio.Event | None = None
         self._last_stream_id = 0
-        self._timers = Timers(self._loop)
+        self._timers = Timers(self.loop)
         self._sweeper = Sweeper(self, self._timers)
+        self.farewell = Farewell(self, self._timers)
         control_frames = self.limits.control_frames
         self._control = Budget(control_frames, "control or empty frames", self.clock)
         self._updates = Budget(control_frames * _WINDOW_UPDATES_PER_CONTROL_FRAME, "window updates", self.clock)
@@ -115,13 +101,14 @@ class Connection(asyncio.Protocol):
             self._refuse()
             return
         shared.connections.add(self)
-        self.transport.set_write_buffer_limits(high=self.limits.queued_output_bytes)
+        self.transport.set_write_buffer_limits(high=self._output_limit_bytes)
         engine = self.engine = server_engine(self.limits)
         self.queued = engine.queued_body_size
         self.send_response = engine.send_response
         self.send_data = engine.send_data
         self.send_trailers = engine.send_trailers
-        self._credit = Credit(engine, self.limits.queued_output_bytes)
+        self._credit = Credit(engine, self._output_limit_bytes)
+        self._acknowledge = engine.acknowledge_received_data
         self._receive = engine.receive_data
         self._events = engine.events
         self._output = engine.data_to_send
@@ -129,7 +116,7 @@ class Connection(asyncio.Protocol):
         self._timers.start("preface", self.limits.handshake_s, self._silent)
         self.flush()
         if shared.draining:
-            self.drain()
+            self.farewell.ask()
 
     def data_received(self, data: bytes) -> None:
         """Handle one read."""
@@ -171,7 +158,7 @@ class Connection(asyncio.Protocol):
     def schedule_flush(self) -> None:
         """Write what is queued before the loop's next turn."""
         self.idle = False
-        self._loop.call_soon(self.flush)
+        self.loop.call_soon(self.flush)
 
     def finished(self, stream: Stream) -> None:
         """The stream's end is queued."""
@@ -189,7 +176,7 @@ class Connection(asyncio.Protocol):
             output = self._output()
             if output:
                 self._write(output)
-            while not self.blocked and self._credit.drained():
+            while self._credit.withheld and not self.blocked and self._credit.drained():
                 self._write(self._output())
         except EngineError as error:
             self._break(str(error))
@@ -208,40 +195,6 @@ class Connection(asyncio.Protocol):
         if self.over:
             return False
         return bool(self.streams or self.queued() or self.transport.get_write_buffer_size())
-
-    def drain(self) -> asyncio.Event:
-        """Ask the peer to go elsewhere. The event is set when no new stream can come any more.
-
-        A shutdown notice and a ping: what the peer sent before it answers the ping is served, what comes after the
-        GOAWAY that follows is not, and the GOAWAY says so.
-        """
-        if self.drained is None:
-            self.drained = asyncio.Event()
-            if self.over:
-                self.drained.set()
-            else:
-                self._timers.start("notice", _NOTICE_S, self.refuse_streams)
-                with contextlib.suppress(EngineError):
-                    self.engine.send_shutdown_notice()
-                    self.engine.ping(_DRAIN_PING)
-                self.flush()
-        return self.drained
-
-    def drain_soon(self) -> None:
-        """`drain`, from within the handling of a read."""
-        if self.drained is None:
-            self._loop.call_soon(self.drain)
-
-    def refuse_streams(self) -> None:
-        """Send the GOAWAY that names the last stream we serve."""
-        if self.drained is None or self.drained.is_set():
-            return
-        self.drained.set()
-        self._timers.stop("notice")
-        if not self.over:
-            with contextlib.suppress(EngineError):
-                self.engine.send_goaway()
-            self.flush()
 
     def stop(self) -> None:
         """End every open stream with UNAVAILABLE."""
@@ -284,7 +237,10 @@ class Connection(asyncio.Protocol):
         if data:
             if stream is not None:
                 stream.receive(data)
-            self._credit.handled(len(data), stream_id)
+            if self.queued() > self._output_limit_bytes:
+                self._credit.handled(len(data), stream_id)
+            else:
+                self._acknowledge(len(data), stream_id)
         elif not end:
             self._control.spend()
         if end and stream is not None:
@@ -301,10 +257,10 @@ class Connection(asyncio.Protocol):
                 stream.refuse(block)
                 return
         if timeout is not None:
-            stream.deadline = self._loop.call_later(headers.timeout_s(timeout) or 0.0, stream.expire)
+            stream.deadline = self.loop.call_later(headers.timeout_s(timeout) or 0.0, stream.expire)
         self.streams[stream_id] = stream
         path = raw.get(b":path", b"")
-        stream.open(*(self._shared.services.get(path) or (path.decode("latin-1"), unserved)))
+        stream.open(*(self._services.get(path) or (path.decode("latin-1"), unserved)))
         if event.end_stream:
             stream.half_close()
 
@@ -324,7 +280,8 @@ class Connection(asyncio.Protocol):
 
     def _on_closed(self, event: StreamClosed) -> None:
         stream_id = event.stream_id
-        self._credit.closed(stream_id)
+        if self._credit.withheld:
+            self._credit.closed(stream_id)
         if self.ending.pop(stream_id, None) is None:
             stream = self.streams.pop(stream_id, None)
             if stream is not None:
@@ -343,8 +300,7 @@ class Connection(asyncio.Protocol):
 
     def _on_ping_answer(self, event: PingAcknowledged) -> None:
         self._control.spend()
-        if event.opaque_data == _DRAIN_PING:
-            self.refuse_streams()
+        self.farewell.answered(event.opaque_data)
 
     def _on_engine_closed(self, event: ConnectionClosed) -> None:
         if event.error_code:
@@ -355,10 +311,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self) -> None:
         self.over = True
-        shared = self._shared
-        now_s = self.clock()
-        if now_s - shared.refused_s >= 1.0:
-            shared.refused_s = now_s
+        if self._shared.complain():
             log.warning("connections are refused: %d are open, as many as allowed", self.limits.connections)
         self.transport.abort()
 
@@ -387,8 +340,7 @@ class Connection(asyncio.Protocol):
             return
         self.over = True
         self.idle = False
-        if self.drained is not None:
-            self.drained.set()
+        self.farewell.done = True
         for stream in list(self.streams.values()):
             stream.drop("connection lost")
         self.streams.clear()

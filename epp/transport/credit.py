@@ -12,36 +12,32 @@ from epp.transport.engine import Engine
 
 
 class Credit:
-    """The input of one connection."""
+    """The input of one connection. `withheld`: bytes not acknowledged, by stream; mostly there are none."""
 
-    __slots__ = ("_acknowledge", "_limit_bytes", "_queued", "_withheld")
+    __slots__ = ("_acknowledge", "_limit_bytes", "_queued", "withheld")
 
     def __init__(self, engine: Engine, limit_bytes: int) -> None:
         self._acknowledge = engine.acknowledge_received_data
         self._queued = engine.queued_body_size
         self._limit_bytes = limit_bytes
-        self._withheld: dict[int, int] = {}
+        self.withheld: dict[int, int] = {}
 
     def handled(self, size: int, stream_id: int) -> None:
         """`size` bytes of the stream were handled."""
-        limit = self._limit_bytes
-        if self._queued() > limit and self._queued(stream_id) > limit:
-            self._withheld[stream_id] = self._withheld.get(stream_id, 0) + size
+        if self._queued(stream_id) > self._limit_bytes:
+            self.withheld[stream_id] = self.withheld.get(stream_id, 0) + size
         else:
             self._acknowledge(size, stream_id)
 
     def drained(self) -> bool:
         """Output was sent: acknowledge what was withheld for it. True when there is now something to send."""
-        if not self._withheld:
-            return False
-        drained = [stream_id for stream_id in self._withheld if self._queued(stream_id) <= self._limit_bytes]
+        drained = [stream_id for stream_id in self.withheld if self._queued(stream_id) <= self._limit_bytes]
         for stream_id in drained:
-            self._acknowledge(self._withheld.pop(stream_id), stream_id)
+            self._acknowledge(self.withheld.pop(stream_id), stream_id)
         return bool(drained)
 
     def closed(self, stream_id: int) -> None:
         """The stream is gone, and with it its output."""
-        if self._withheld:
-            size = self._withheld.pop(stream_id, 0)
-            if size:
-                self._acknowledge(size, stream_id)
+        size = self.withheld.pop(stream_id, 0)
+        if size:
+            self._acknowledge(size, stream_id)

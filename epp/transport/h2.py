@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from epp.transport.call import DEFAULT_LIMITS, Clock, Limits, Listener, Services
-from epp.transport.connection import Connection, Shared
+from epp.transport.connection import Connection
+from epp.transport.shared import Shared
 from epp.transport.sockets import cannot_listen, listening_socket
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class H2Listener:
         connections = self._shared.connections
         await _until(lambda: not any(connection.busy for connection in connections), deadline_s - loop.time())
         for connection in list(connections):
-            connection.refuse_streams()
+            connection.farewell.refuse()
             connection.stop()
         await _until(lambda: not connections, _PARTING_S)
         for connection in list(connections):
@@ -70,11 +71,10 @@ class H2Listener:
         self._server.close()
         shared = self._shared
         shared.draining = True
-        drained = [asyncio.ensure_future(connection.drain().wait()) for connection in list(shared.connections)]
-        if drained:
-            _, late = await asyncio.wait(drained, timeout=wait_s)
-            for waiter in late:
-                waiter.cancel()
+        connections = list(shared.connections)
+        for connection in connections:
+            connection.farewell.ask()
+        await _until(lambda: all(connection.farewell.done for connection in connections), wait_s)
 
 
 async def listen(

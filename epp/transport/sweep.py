@@ -67,7 +67,7 @@ class Sweeper:
         self._cut_streams += 1
         connection = self._connection
         if self._cut_streams * FRAME_BYTES >= connection.limits.connection_window_bytes // 2:
-            connection.drain_soon()
+            connection.loop.call_soon(connection.farewell.ask)  # Not from within the handling of a read.
 
     def _sweep(self) -> None:
         connection = self._connection
