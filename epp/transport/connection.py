@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from epp.transport import headers
-from epp.transport.call import UNAVAILABLE
+from epp.transport.call import INTERNAL, UNAVAILABLE
 from epp.transport.credit import Credit
 from epp.transport.engine import (
     ConnectionClosed,
@@ -50,6 +50,8 @@ log = logging.getLogger("epp.transport")
 
 _CLOSE_S = 5.0
 """How long a peer may take to read what is left when we close."""
+_PARTING_S = 0.25
+"""How long a peer that is done gets to close the connection itself; then nothing of it is in flight."""
 _WINDOW_UPDATES_PER_CONTROL_FRAME = 10
 """Window updates are normal traffic, one or two for a message; their budget is this much larger."""
 
@@ -227,7 +229,10 @@ class Connection(asyncio.Protocol):
             except EngineError:
                 continue  # The stream or the engine was closed further on in the same batch.
             except Exception:
-                log.exception("an HTTP/2 event could not be handled: %r", event)
+                log.exception("an HTTP/2 event of %s could not be handled", self.peer)
+                stream = self.streams.get(getattr(event, "stream_id", 0))
+                if stream is not None:
+                    stream.abort(INTERNAL, "internal error", "the transport failed")
 
     def _on_data(self, event: DataReceived) -> None:
         stream_id = event.stream_id
@@ -235,12 +240,14 @@ class Connection(asyncio.Protocol):
         end = event.end_stream
         stream = self.streams.get(stream_id)
         if data:
-            if stream is not None:
-                stream.receive(data)
-            if self.queued() > self._output_limit_bytes:
-                self._credit.handled(len(data), stream_id)
-            else:
-                self._acknowledge(len(data), stream_id)
+            try:
+                if stream is not None:
+                    stream.receive(data)
+            finally:
+                if self.queued() > self._output_limit_bytes:
+                    self._credit.handled(len(data), stream_id)
+                else:
+                    self._acknowledge(len(data), stream_id)
         elif not end:
             self._control.spend()
         if end and stream is not None:
@@ -303,9 +310,12 @@ class Connection(asyncio.Protocol):
         self.farewell.answered(event.opaque_data)
 
     def _on_engine_closed(self, event: ConnectionClosed) -> None:
+        self._finish()
         if event.error_code:
             log.info("connection from %s ended with HTTP/2 error %d", self.peer, event.error_code)
-        self.close()
+            self.close()
+        else:
+            self._timers.start("parting", _PARTING_S, self.close)
 
     # Ends.
 

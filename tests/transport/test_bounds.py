@@ -13,6 +13,8 @@ import pytest
 from epp.transport import h2
 from epp.transport.call import Limits
 from epp.transport.connection import Connection
+from epp.transport.stream import Stream
+from epp.transport.tls import TlsSource
 from tests.transport.support import (
     HOST,
     PATH,
@@ -25,6 +27,7 @@ from tests.transport.support import (
     raw_frame,
     serving,
     until,
+    unverified,
 )
 
 Factory = Callable[[], asyncio.AbstractEventLoop]
@@ -37,27 +40,17 @@ def only(listener: Any) -> Connection:
     return connection
 
 
-async def fill(client: RawClient, stream_id: int, message: bytes, wait_s: float) -> int:
-    """Say `message` again and again without reading, until the server has taken nothing for `wait_s`."""
-    said = 0
-    while said < 100_000_000:
-        client.say(stream_id, message)
-        client.writer.write(client.h2.data_to_send())
-        try:
-            await asyncio.wait_for(client.writer.drain(), wait_s)
-        except TimeoutError:
-            break
-        said += len(message)
-        await asyncio.sleep(0)
-    return said
-
-
-async def test_a_client_that_does_not_read_its_socket_is_bounded(loop_factory: Factory) -> None:
-    limits = Limits(stalled_output_s=1.0)
+@pytest.mark.parametrize("secure", [False, True], ids=["plaintext", "tls"])
+async def test_a_client_that_does_not_read_its_socket_is_bounded(loop_factory: Factory, secure: bool) -> None:
+    limits = Limits(stalled_output_s=0.6)
     calls = Calls()
-    async with serving(h2.listen, calls, limits=limits) as listener, raw(listener.port) as client:
+    tls = TlsSource() if secure else None
+    async with (
+        serving(h2.listen, calls, limits=limits, tls=tls) as listener,
+        raw(listener.port, unverified() if secure else None) as client,
+    ):
         stream_id = client.open()
-        # Large windows: only the socket can stop the server. The client's own windows are ignored by `fill`.
+        # Large windows: only the socket can stop the server. The client goes over its own.
         await client.until(lambda: client.settings)
         writer = client.writer
         writer.transport.pause_reading()
@@ -144,6 +137,39 @@ async def test_the_connection_window_is_never_lost(early: bool) -> None:
             await client.until(lambda stream_id=stream_id: client.h2.queued_body_size(stream_id) == 0)
             client.h2.reset_stream(stream_id, 2)
         assert (await client.call(b"x" * 200_000)).status == b"0"
+
+
+async def test_a_refused_upload_does_not_hold_up_others() -> None:
+    limits = Limits(message_bytes=100_000, connection_window_bytes=200_000)
+    async with serving(h2.listen, Calls(), limits=limits) as listener, raw(listener.port) as client:
+        upload = client.open()
+        client.say(upload, b"x" * 5_000_000)
+        answer = await client.ended(upload)
+        assert answer.status == b"8"
+        assert (await client.call(b"small")).status == b"0"
+        await client.until(lambda: not client.h2.queued_body_size(upload) or answer.reset == 0)
+        assert (await client.call(b"x" * 90_000)).status == b"0"
+
+
+async def test_a_fault_of_ours_costs_one_stream(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    receive = Stream.receive
+
+    def faulty(stream: Stream, data: bytes) -> None:
+        if b"poison" in data:
+            raise RuntimeError("a fault")
+        receive(stream, data)
+
+    monkeypatch.setattr(Stream, "receive", faulty)
+    async with serving(h2.listen, Calls()) as listener, raw(listener.port) as client:
+        stream_id = client.open()
+        client.say(stream_id, b"poison")
+        other = client.open()
+        client.say(other, b"y", end=True)
+        assert (await client.ended(other)).status == b"0"
+        assert (await client.ended(stream_id)).status == b"13"
+        assert len([record for record in caplog.records if "could not be handled" in record.message]) == 1
 
 
 async def test_a_finished_stream_left_open_is_reset_without_error(loop_factory: Factory) -> None:
@@ -392,7 +418,7 @@ async def test_connections_over_the_limit_are_refused(caplog: pytest.LogCaptureF
 
 
 async def test_a_silent_connection_is_closed_and_a_quiet_one_is_not(loop_factory: Factory) -> None:
-    async with serving(h2.listen, Calls(), limits=Limits(handshake_s=0.2)) as listener:
+    async with serving(h2.listen, Calls(), limits=Limits(handshake_s=0.5)) as listener:
         reader, writer = await asyncio.open_connection(HOST, listener.port)
         async with raw(listener.port) as quiet:
             await quiet.until(lambda: quiet.settings)
