@@ -3,11 +3,17 @@
 
 The director calls; nothing here decides anything. A request without a body (a GET) counts in no series, as in the
 Go EPP. Times are seconds.
+
+What need not be known at once (the log line, the ring, most counts) waits up to `TELL_S` and is then done for many
+requests in one go: the same work costs a fraction of what it costs between two requests, as its code and data are in
+the processor's caches.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Clock, Columns
@@ -23,9 +29,21 @@ from epp.observe.series import MODEL_SERVER_ERROR, Series
 
 __all__ = ["Recorder", "Series"]
 
+log = logging.getLogger("epp.observe")
+
+TELL_S = 0.02
+MOST_WAITING = 256
+"""More than this are told at once, so that no turn of the loop gets long."""
+
+Later = Callable[[float, Callable[[], None]], object]
+"""An event loop's `call_later`."""
+
 
 class Recorder:
-    """Counts, logs and keeps. `plugin_errors` and `scrape_failures` may be set to what other rooms count."""
+    """Counts, logs and keeps. `plugin_errors` and `scrape_failures` may be set to what other rooms count.
+
+    Without `later` nothing waits.
+    """
 
     def __init__(
         self,
@@ -36,6 +54,7 @@ class Recorder:
         pool_name: str,
         staleness_s: float,
         version: str,
+        later: Later | None = None,
     ) -> None:
         self.metrics = RequestMetrics()
         self.decisions = DecisionRing()
@@ -43,6 +62,8 @@ class Recorder:
         self.scrape_failures: Callable[[], Mapping[str, float]] = dict
         self.poll_errors: Callable[[], Mapping[str, float]] = dict
         self._clock = clock
+        self._later = later
+        self._waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._prefix: dict[str, tuple[DataKey[PrefixMatch], PrefixMetrics]] = {}
         self._log = log.named("director")
         self._requests = RequestLog(log)
@@ -74,17 +95,7 @@ class Recorder:
 
     def scheduled(self, seconds: float, request: InferenceRequest, decision: Decision) -> None:
         """An endpoint was chosen and charged."""
-        metrics = self.metrics
-        metrics.scheduled(seconds, True, decision.target, request.target_model)
-        for key, index in self._prefix.values():
-            match = request.get(key)
-            if match is not None:
-                block_bytes = 4 * match.block_size_tokens
-                hit = match.matched_blocks.item(decision.target.row) * block_bytes
-                index.matched(hit, match.total_blocks * block_bytes)
-        metrics.request_processing.observe(self._clock() - request.received_s)
-        self.decisions.add(decision)
-        self._requests.handled(decision, request.priority)
+        self._soon(self._tell_scheduled, seconds, self._clock() - request.received_s, request, decision)
 
     def unscheduled(self, seconds: float, request: InferenceRequest) -> None:
         """No endpoint could be chosen."""
@@ -104,8 +115,46 @@ class Recorder:
         self, request: InferenceRequest, series: Series | None, completion: Completion, streaming: bool
     ) -> None:
         """A routed request ended."""
-        if series is None:
+        if series is not None:
+            self._soon(_tell_finished, series, completion, streaming)
+
+    def flush(self) -> None:
+        """Tell everything that waits."""
+        waiting, self._waiting = self._waiting, []
+        for tell, arguments in waiting:
+            try:
+                tell(*arguments)
+            except Exception as error:
+                log.error("a request could not be recorded: %r", error, exc_info=error)
+
+    def _soon(self, tell: Callable[..., None], *arguments: Any) -> None:
+        if self._later is None:
+            tell(*arguments)
             return
-        if completion.status is not None and completion.status >= 500:
-            series.failed(MODEL_SERVER_ERROR)
-        series.finished(completion, streaming)
+        waiting = self._waiting
+        waiting.append((tell, arguments))
+        if len(waiting) == 1:
+            self._later(TELL_S, self.flush)
+        elif len(waiting) >= MOST_WAITING:
+            self.flush()
+
+    def _tell_scheduled(
+        self, seconds: float, until_answer_s: float, request: InferenceRequest, decision: Decision
+    ) -> None:
+        metrics, target = self.metrics, decision.target
+        metrics.scheduled(seconds, True, target, request.target_model)
+        for key, index in self._prefix.values():
+            match = request.get(key)
+            if match is not None:
+                block_bytes = 4 * match.block_size_tokens
+                hit = match.matched_blocks.item(target.row) * block_bytes
+                index.matched(hit, match.total_blocks * block_bytes)
+        metrics.request_processing.observe(until_answer_s)
+        self.decisions.add(decision)
+        self._requests.handled(decision, request.priority)
+
+
+def _tell_finished(series: Series, completion: Completion, streaming: bool) -> None:
+    if completion.status is not None and completion.status >= 500:
+        series.failed(MODEL_SERVER_ERROR)
+    series.finished(completion, streaming)

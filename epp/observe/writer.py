@@ -22,7 +22,7 @@ from epp.observe.buffer import Buffer
 
 LIMIT_BYTES = 8 << 20
 FLUSH_BYTES = 64 << 10
-DELAY_S = 0.1
+DELAY_S = 0.08
 CLOSE_TIMEOUT_S = 2.0
 
 

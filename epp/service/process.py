@@ -84,6 +84,7 @@ class Process:
             pool_name=options.pool_name,
             staleness_s=options.metrics_staleness_threshold_s,
             version=__version__,
+            later=lambda delay_s, tell: asyncio.get_running_loop().call_later(delay_s, tell),
         )
         self._health = Health(lambda: self._pool.synced, lambda: len(self._pool) > 0)
         self._catalog: Catalog = collect(*options.plugin_dirs)
@@ -129,6 +130,7 @@ class Process:
             if admin is not None:
                 admin.close()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._recorder.flush()
         log.info("stopped")
         return 0
 
