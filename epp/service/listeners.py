@@ -55,7 +55,7 @@ async def open_listeners(options: Options, director: Director, health: Health, c
     services: Mapping[str, Service] = {PATH: ext_proc_service(director.open, body_bytes), **health.services()}
     tls = None
     if options.secure_serving:
-        tls = TlsSource(options.cert_path)
+        tls = TlsSource(options.cert_path, min_version=options.tls_min_version, cipher_suites=options.tls_cipher_suites)
     health_listener = await listen(
         health.services(), host, options.grpc_health_port, tls=None, limits=HEALTH_LIMITS, clock=clock
     )

@@ -18,12 +18,14 @@ import ssl
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from epp.contract.errors import StartError
-from epp.transport.ciphers import minimum_version, openssl_ciphers
 from epp.transport.selfsigned import self_signed
 
 log = logging.getLogger("epp.transport")
+
+_VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 CERTIFICATE = "tls.crt"
 KEY = "tls.key"
@@ -33,18 +35,23 @@ class TlsSource:
     """A certificate for listeners.
 
     * directory: holds `tls.crt` (the chain) and `tls.key`; None makes a self-signed certificate in memory
-    * min_version: `VersionTLS10` ... `VersionTLS13` as in Go, "" for TLS 1.2; older than 1.2 is raised to it
-    * cipher_suites: Go's names, for TLS 1.2; none for OpenSSL's own choice
+    * min_version: "TLSv1.2" or "TLSv1.3"; HTTP/2 allows nothing older
+    * cipher_suites: OpenSSL's names, for TLS 1.2; none for OpenSSL's own choice. What this OpenSSL was built without
+      is left out with a warning
 
     Raises StartError when anything of it cannot be used.
     """
 
     def __init__(
-        self, directory: Path | str | None = None, *, min_version: str = "", cipher_suites: Sequence[str] = ()
+        self,
+        directory: Path | str | None = None,
+        *,
+        min_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.2",
+        cipher_suites: Sequence[str] = (),
     ) -> None:
         self._directory = None if directory is None else Path(directory)
-        self._minimum = minimum_version(min_version)
-        self._ciphers = openssl_ciphers(cipher_suites)
+        self._minimum = _VERSIONS[min_version]
+        self._ciphers = _offered(cipher_suites)
         self._pem = self_signed() if self._directory is None else _read(self._directory)
         self._digest = _digest(*self._pem)
         try:
@@ -120,6 +127,21 @@ class TlsSource:
         if complaint != self._complaint:
             self._complaint = complaint
             log.error("%s; the last good certificate stays in use", complaint)
+
+
+def _offered(cipher_suites: Sequence[str]) -> str:
+    """Those of the suites that this OpenSSL has, as it wants them. Raises StartError when none is left."""
+    chosen = []
+    for cipher in cipher_suites:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(cipher)
+        except ssl.SSLError:
+            log.warning("TLS cipher suite %s is left out: OpenSSL does not offer it here", cipher)
+        else:
+            chosen.append(cipher)
+    if cipher_suites and not chosen:
+        raise StartError(f"none of the TLS cipher suites is available here: {', '.join(cipher_suites)}; choose others")
+    return ":".join(chosen)
 
 
 def _read(directory: Path) -> tuple[bytes, bytes]:
