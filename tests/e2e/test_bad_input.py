@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from client import Answer, chat, get, post
-from pod import ANSWER
-from stack import SEED_YAML, Stack, envoy, pods, serving, stack
+
+from tests.e2e.client import Answer, chat, get, post
+from tests.e2e.pod import ANSWER
+from tests.e2e.stack import SEED_YAML, Stack, envoy, pods, serving, stack
 
 pytestmark = pytest.mark.envoy
 

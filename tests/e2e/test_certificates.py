@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from client import JSON, Load, chat, head, post
-from stack import Stack, envoy, stack
 
 from epp.transport.selfsigned import self_signed
+from tests.e2e.client import JSON, Load, chat, head, post
+from tests.e2e.stack import Stack, envoy, stack
 
 pytestmark = pytest.mark.envoy
 

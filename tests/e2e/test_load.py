@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from client import JSON, Load, chat, head
-from stack import SEED_YAML, Epp, PodPart, Stack, envoy, pods, serving, stack
+
+from tests.e2e.client import JSON, Load, chat, head
+from tests.e2e.stack import SEED_YAML, Epp, PodPart, Stack, envoy, pods, serving, stack
 
 pytestmark = pytest.mark.envoy
 

@@ -20,9 +20,10 @@ import h2.config
 import h2.connection
 import h2.events
 import pytest
-from client import JSON, Answer, ask, chat, chunked, get, head, post, receive
-from pod import ANSWER, SSE_USAGE, sse_body
-from stack import Page, Stack, stack
+
+from tests.e2e.client import JSON, Answer, ask, chat, chunked, get, head, post, receive
+from tests.e2e.pod import ANSWER, SSE_USAGE, sse_body
+from tests.e2e.stack import Page, Stack, stack
 
 pytestmark = pytest.mark.envoy
 

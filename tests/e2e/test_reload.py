@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client import chat, post
-from stack import Stack, envoy, pods, serving
+
+from tests.e2e.client import chat, post
+from tests.e2e.stack import Stack, envoy, pods, serving
 
 pytestmark = pytest.mark.envoy
 

@@ -12,10 +12,11 @@ from collections.abc import Iterator
 import grpc
 import pytest
 import uvloop
-from client import JSON, Load, chat, head, post, receive
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from pod import sse_body
-from stack import SEED_YAML, Epp, Stack, serving, stack
+
+from tests.e2e.client import JSON, Load, chat, head, post, receive
+from tests.e2e.pod import sse_body
+from tests.e2e.stack import SEED_YAML, Epp, Stack, serving, stack
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 NAMES = ("", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension", "readiness", "liveness")

@@ -14,12 +14,12 @@ from pathlib import Path
 from shlex import split
 
 import pytest
-from client import chat, get, post
-from pod import ANSWER
-from stack import SEED_YAML, Epp, Stack, connection_manager, envoy, pods, serving
 
 from epp.local.envoy import CONTROL_HEADERS, DESTINATION_HEADER
 from epp.transport.selfsigned import self_signed
+from tests.e2e.client import chat, get, post
+from tests.e2e.pod import ANSWER
+from tests.e2e.stack import SEED_YAML, Epp, Stack, connection_manager, envoy, pods, serving
 
 pytestmark = pytest.mark.envoy
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from stack import ROOT, Part, serving
+
+from tests.e2e.stack import ROOT, Part, serving
 
 CONFIG = """\
 apiVersion: llm-d.ai/v1alpha1

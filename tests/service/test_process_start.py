@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stack import ROOT, SEED_YAML, serving
 
 from epp.transport.selfsigned import self_signed
+from tests.e2e.stack import ROOT, SEED_YAML, serving
 
 LOCAL = ["--bind-address=127.0.0.1", "--grpc-port=0", "--grpc-health-port=0", "--metrics-port=0"]
 
