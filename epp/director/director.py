@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from epp.contract.endpoints import Clock, Endpoints
 from epp.contract.errors import ServiceUnavailable
@@ -45,11 +45,17 @@ class Director:
         if hint is None:
             found = self.pool.candidates()
         else:
-            hints = hint.split(",") if isinstance(hint, str) else [h for h in hint if isinstance(h, str)]
-            found = self.pool.subset(hints)
+            found = self.pool.subset(_texts(hint))
         if not len(found):
             why = "the pool has no endpoint" if hint is None else f"none of the subset {hint} is in the pool"
             raise ServiceUnavailable(
                 f"failed to find endpoint candidates for serving the request: {why}", reason="rejected-no-endpoints"
             )
         return found
+
+
+def _texts(hint: object) -> Sequence[str]:
+    """What a hint names: text with commas, or a list. Anything else is metadata gone wrong, and names nobody."""
+    if isinstance(hint, str):
+        return hint.split(",")
+    return [item for item in hint if isinstance(item, str)] if isinstance(hint, list) else []

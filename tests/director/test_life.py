@@ -253,7 +253,7 @@ def test_the_subset_hint_limits_the_choice(hint: Any, chosen: bytes) -> None:
         assert dict(outcome.set_headers)[DESTINATION] == chosen
 
 
-@pytest.mark.parametrize("hint", [[], ["10.9.9.9:8000"], "", [3]])
+@pytest.mark.parametrize("hint", [[], ["10.9.9.9:8000"], "", [3], 7.0, True, {}])
 def test_an_empty_subset_is_503_unless_subsets_are_switched_off(hint: Any) -> None:
     metadata = {"envoy.lb.subset_hint": {f"{DESTINATION}-subset": hint}}
     _, outcome = Bench().ask(metadata=metadata)
