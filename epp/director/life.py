@@ -79,11 +79,8 @@ class Life:
             if is_encoded(encoding) and len(http.body or b"") > INLINE_DECODE_BYTES:
                 return self._decode_and_route(http, encoding or "")
             return self._route(http, self._read(http, self._plain_body(http)))
-        except RequestError as error:
-            return self._refuse(error)
         except Exception as error:
-            log.error("request failed: %r", error, exc_info=error)
-            return self._refuse(Internal("the endpoint picker failed on this request; its log says why"))
+            return self._answer_to(error)
 
     async def _decode_and_route(self, http: HttpRequest, encoding: str) -> Outcome:
         try:
@@ -91,8 +88,8 @@ class Life:
             body = await asyncio.to_thread(decode, http.body or b"", encoding, limit)
             outcome = self._route(http, self._read(http, body))
             return await outcome if isinstance(outcome, Awaitable) else outcome
-        except RequestError as error:
-            return self._refuse(error)
+        except Exception as error:
+            return self._answer_to(error)
 
     def _plain_body(self, http: HttpRequest) -> bytes | None:
         body, limit = http.body, self._director.settings.body_limit_bytes
@@ -157,8 +154,8 @@ class Life:
                     await finish(later, more)
             # What was read before the wait is old: choose from the candidates of now.
             return self._choose(request, self._director.candidates(http))
-        except RequestError as error:
-            return self._refuse(error)
+        except Exception as error:
+            return self._answer_to(error)
 
     def _choose(self, request: InferenceRequest, candidates: Endpoints) -> Route:
         director, plan = self._director, self._plan
@@ -197,6 +194,12 @@ class Life:
             remove_headers=[h for h in WORKER_HEADERS if h in request.headers],
             metadata={settings.metadata_namespace: chosen} if settings.metadata_namespace else chosen,
         )
+
+    def _answer_to(self, error: Exception) -> Immediate:
+        if isinstance(error, RequestError):
+            return self._refuse(error)
+        log.error("request failed: %r", error, exc_info=error)
+        return self._refuse(Internal("the endpoint picker failed on this request; its log says why"))
 
     def _refuse(self, error: RequestError) -> Immediate:
         self._director.recorder.refused(error, self._request, self._series)

@@ -332,6 +332,19 @@ def test_a_fault_of_ours_is_500_and_no_traceback() -> None:
     refused(outcome, 500, "Internal - the endpoint picker failed on this request")
 
 
+async def test_a_fault_of_ours_after_a_wait_is_500_as_well() -> None:
+    async def nothing() -> None:
+        await asyncio.sleep(0)
+
+    bench = Bench(producers=[Publishes(0, nothing)])
+    bench.recorder.scheduled = _refuse  # type: ignore[method-assign]
+    life, outcome = bench.ask()
+    refused(await outcome, 500, "Internal - the endpoint picker failed on this request")
+    life.closed(End.COMPLETE)
+    assert sum(bench.in_flight()) == 0
+    assert page(bench)["llm_d_epp_request_running|m|"] == 0
+
+
 def _raise() -> str:
     raise RuntimeError("broken")
 
