@@ -17,7 +17,7 @@ import numpy as np
 from epp.contract.endpoints import Endpoint, Endpoints, FloatArray, IntArray
 
 
-class FilterTrace(msgspec.Struct, frozen=True, eq=False):
+class FilterTrace(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What one filter did: how many candidates came in, and the rows it dropped."""
 
     name: str
@@ -25,7 +25,7 @@ class FilterTrace(msgspec.Struct, frozen=True, eq=False):
     dropped_rows: IntArray
 
 
-class ScoreTrace(msgspec.Struct, frozen=True, eq=False):
+class ScoreTrace(msgspec.Struct, frozen=True, eq=False, gc=False):
     """What one scorer said: `raw` has one value per surviving candidate. `error` when it abstained."""
 
     name: str
@@ -39,7 +39,7 @@ class ScoreTrace(msgspec.Struct, frozen=True, eq=False):
         return np.minimum(np.maximum(self.raw, 0.0), 1.0) * self.weight
 
 
-class ProfileResult(msgspec.Struct, frozen=True, eq=False):
+class ProfileResult(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One run of one scheduling profile. `picked` are positions in `endpoints`, the preferred first."""
 
     profile: str
@@ -63,7 +63,7 @@ class ProfileResult(msgspec.Struct, frozen=True, eq=False):
         return int(others.argmax())
 
 
-class Decision(msgspec.Struct, frozen=True, eq=False):
+class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
     """The outcome of scheduling one request. `results` is keyed by profile name; `primary` names the one
     whose targets Envoy is told."""
 

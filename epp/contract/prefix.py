@@ -10,7 +10,7 @@ from epp.contract.endpoints import Endpoints, FloatArray, IntArray
 from epp.contract.requests import DataKey
 
 
-class PrefixMatch(msgspec.Struct, frozen=True, eq=False):
+class PrefixMatch(msgspec.Struct, frozen=True, eq=False, gc=False):
     """Matched blocks by row (shape (capacity,)), summed over the request's prompts.
 
     `total_blocks` counts all blocks of the prompts, the partial last one included; `block_size_tokens` may be a

@@ -65,7 +65,7 @@ class InferenceRequest(msgspec.Struct, eq=False):
         return cast("T | None", self.data.get(key))
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens as the endpoint counted them; None where it did not say."""
 
     prompt_tokens: int | None = None
@@ -83,7 +83,7 @@ class Cause(enum.Enum):
     ERROR = "error"
 
 
-class Completion(msgspec.Struct, frozen=True):
+class Completion(msgspec.Struct, frozen=True, gc=False):
     """How a routed request ended. `reached_endpoint` is true once response headers came back."""
 
     cause: Cause

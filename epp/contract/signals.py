@@ -6,7 +6,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Sample(msgspec.Struct, frozen=True):
+class Sample(msgspec.Struct, frozen=True, gc=False):
     """One reading, over all engines of the endpoint.
 
     * waiting, running: requests, 0 or more

@@ -24,7 +24,7 @@ class BodyMode(enum.IntEnum):
     FULL_DUPLEX_STREAMED = 4
 
 
-class HttpRequest(msgspec.Struct, frozen=True):
+class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     """A request as far as Envoy lets us see it before it must be routed.
 
     * headers: lower-case names, pseudo headers included; the last of several equal names wins
@@ -43,7 +43,7 @@ class HttpRequest(msgspec.Struct, frozen=True):
 HeaderList = Sequence[tuple[str, bytes]]
 
 
-class Route(msgspec.Struct, frozen=True):
+class Route(msgspec.Struct, frozen=True, gc=False):
     """Send the request on.
 
     * set_headers: request headers to set, overwriting; remove_headers: names to remove
@@ -59,7 +59,7 @@ class Route(msgspec.Struct, frozen=True):
     response: bool = True
 
 
-class Immediate(msgspec.Struct, frozen=True):
+class Immediate(msgspec.Struct, frozen=True, gc=False):
     """Answer the request ourselves."""
 
     status: int
