@@ -12,7 +12,8 @@ legs           one timed stretch of load, and what it cost
 proxied        rows: request, chunk
 decision       row: decision
 start, memory  rows: start, memory
-prefix, scrape rows: hash, index; scrape (both also run alone)
+prefix, scrape measurements for the rows hash, index and scrape; both also run alone
+modules        their rows
 echo_grpcio    the reference endpoint picker
-upstream, load the other ends of the line: pods and clients
+upstream, load the other ends of the line: pods and clients (or wrk, where it is installed)
 """

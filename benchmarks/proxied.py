@@ -19,7 +19,8 @@ from benchmarks.legs import Leg, Load, run_leg
 from benchmarks.rows import Row
 from benchmarks.stack import ECHO, OURS_PLAIN, OURS_TLS, PODS, Served, open_stack
 
-ROUNDS = 3
+REQUEST_ROUNDS = 5
+CHUNK_ROUNDS = 3
 WARM_UP_S = 1.0
 CONNECTIONS = 32
 CHUNKS = 100
@@ -38,10 +39,10 @@ async def measure(folder: Path, wanted: Sequence[str], seconds: float) -> list[R
         for one in served:
             await run_leg(one, Load(WARM_UP_S, CONNECTIONS))
         if REQUEST in wanted:
-            rows += request_rows(await _in_turns(served, [Load(seconds, CONNECTIONS)]))
+            rows += request_rows(await _in_turns(served, [Load(seconds, CONNECTIONS)], REQUEST_ROUNDS))
         if CHUNK in wanted:
             loads = [Load(seconds / 3, CONNECTIONS), Load(seconds, CONNECTIONS, CHUNKS, PAUSE_MS)]
-            rows += chunk_rows(await _in_turns(served, loads))
+            rows += chunk_rows(await _in_turns(served, loads, CHUNK_ROUNDS))
     return rows
 
 
@@ -49,9 +50,9 @@ Turns = dict[Served, list[list[Leg]]]
 """For each picker one list per round, one leg per load in it."""
 
 
-async def _in_turns(served: Sequence[Served], loads: Sequence[Load]) -> Turns:
+async def _in_turns(served: Sequence[Served], loads: Sequence[Load], rounds: int) -> Turns:
     turns: Turns = {one: [] for one in served}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for one in served:
             turns[one].append([await run_leg(one, load) for load in loads])
     return turns
@@ -103,7 +104,10 @@ def _details(costs: Sequence[float], rounds: Sequence[Sequence[Leg]]) -> dict[st
         "messages_per_request": round(statistics.mean(leg.messages_per_stream for leg in legs), 2),
         "requests_per_s": round(statistics.median(leg.clients["requests"] / leg.clients["seconds"] for leg in legs)),
         "cores": round(statistics.median(leg.cpu_s / leg.wall_s for leg in legs), 2),
-        "p50_ms": round(statistics.median(leg.clients.get("p50_ms", 0.0) for leg in legs), 2),
-        "p99_ms": round(statistics.median(leg.clients.get("p99_ms", 0.0) for leg in legs), 2),
         "generator": legs[0].clients["generator"],
+        **{name: round(_median_of(legs, name), 2) for name in ("p50_ms", "p99_ms") if name in legs[0].clients},
     }
+
+
+def _median_of(legs: Sequence[Leg], name: str) -> float:
+    return statistics.median(float(leg.clients[name]) for leg in legs if name in leg.clients)
