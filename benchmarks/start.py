@@ -66,13 +66,11 @@ async def start(stack: Stack, variant: Variant, pods: list[str]) -> Start:
 
 @contextmanager
 def _bytecode_in(folder: Path) -> Iterator[None]:
-    """Children keep their bytecode there."""
-    name = "PYTHONPYCACHEPREFIX"
-    before = os.environ.get(name)
-    os.environ[name] = str(folder)
+    """Children keep their bytecode there, and do keep it."""
+    before = dict(os.environ)
+    os.environ.update(PYTHONPYCACHEPREFIX=str(folder), PYTHONDONTWRITEBYTECODE="")
     try:
         yield
     finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+        os.environ.clear()
+        os.environ.update(before)
