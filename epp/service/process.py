@@ -128,7 +128,7 @@ class Process:
                 self._scraper.stop()
             await self._close(listeners)
             if admin is not None:
-                admin.close()
+                await asyncio.to_thread(admin.close)
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._recorder.flush()
         log.info("stopped")
