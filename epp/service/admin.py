@@ -7,7 +7,9 @@ switch interval of the interpreter. It reads counters only, so nothing is locked
 
 from __future__ import annotations
 
+import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
@@ -17,12 +19,23 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from epp.contract.errors import StartError
 from epp.observe.page import MetricsRegistry, page
 
+log = logging.getLogger("epp.service")
+
 StartResponse = Callable[..., Any]
+
+_POLL_S = 0.1
+"""How often the server looks whether it should end."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that resets or says nothing is not an event; the base class would print a traceback."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            log.error("a request of %s to the metrics port failed: %r", client_address, error)
 
 
 class _Server6(_Server):
@@ -52,7 +65,9 @@ class Admin:
             raise StartError(
                 f"--metrics-port {port} on {host} cannot be used: {error.strerror or error}; choose another port"
             ) from None
-        self._thread = threading.Thread(target=self._server.serve_forever, name="epp-admin", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_POLL_S,), name="epp-admin", daemon=True
+        )
         self._thread.start()
 
     @property
@@ -72,7 +87,16 @@ def _app(registry: MetricsRegistry, ready: Callable[[], str | None]) -> Any:
         path = environ.get("PATH_INFO", "")
         if path in ("/metrics", "/metrics/"):
             # The text format for everybody: the Go EPP serves no other, and rules match its bucket labels (le="1").
-            return _answer(start_response, "200 OK", *page(registry))
+            try:
+                body, content_type = page(registry)
+            except Exception as error:
+                log.error("the metrics page could not be made: %r", error)
+                return _text(
+                    start_response,
+                    "500 Internal Server Error",
+                    "the metrics page could not be made; the log says why",
+                )
+            return _answer(start_response, "200 OK", body, content_type)
         if path in ("/healthz", "/livez"):
             return _text(start_response, "200 OK", "ok")
         if path == "/readyz":

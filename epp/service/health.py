@@ -25,6 +25,7 @@ NOT_FOUND = 5
 
 LIVENESS = "liveness"
 READINESS = "readiness"
+_MISSING = "the request is missing"
 SYNCED_NAMES = ("", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension")
 
 
@@ -67,6 +68,21 @@ class Health:
         }
 
 
+class _Unary:
+    """What the calls with one message have in common: the answer goes out with the message, and nothing is held."""
+
+    def __init__(self, health: Health, reply: Reply) -> None:
+        self._health = health
+        self._reply = reply
+
+    def half_closed(self) -> None:
+        """No message came."""
+        self._reply.finish(INVALID_ARGUMENT, _MISSING)
+
+    def cancelled(self, reason: str) -> None:
+        """Nothing is held."""
+
+
 def _asked_name(data: bytes, reply: Reply) -> str | None:
     try:
         return HealthCheckRequest.FromString(data).service
@@ -75,11 +91,7 @@ def _asked_name(data: bytes, reply: Reply) -> str | None:
         return None
 
 
-class _Check:
-    def __init__(self, health: Health, reply: Reply) -> None:
-        self._health = health
-        self._reply = reply
-
+class _Check(_Unary):
     def message(self, data: bytes) -> None:
         name = _asked_name(data, self._reply)
         if name is None:
@@ -92,30 +104,14 @@ class _Check:
         self._reply.send(HealthCheckResponse(status=status).SerializeToString())
         self._reply.finish(OK)
 
-    def half_closed(self) -> None:
-        """A unary call: the answer went out with the message."""
 
-    def cancelled(self, reason: str) -> None:
-        """Nothing is held."""
-
-
-class _List:
-    def __init__(self, health: Health, reply: Reply) -> None:
-        self._health = health
-        self._reply = reply
-
+class _List(_Unary):
     def message(self, data: bytes) -> None:
         out = HealthListResponse()
         for name in (LIVENESS, READINESS, *SYNCED_NAMES):
             out.statuses[name].status = self._health.status(name) or NOT_SERVING
         self._reply.send(out.SerializeToString())
         self._reply.finish(OK)
-
-    def half_closed(self) -> None:
-        """A unary call: the answer went out with the message."""
-
-    def cancelled(self, reason: str) -> None:
-        """Nothing is held."""
 
 
 class _Watch:
@@ -128,9 +124,11 @@ class _Watch:
 
     def message(self, data: bytes) -> None:
         self._name = _asked_name(data, self._reply)
-        if self._name is not None:
-            self._watchers.add(self)
-            self.tell()
+        if self._name is None:
+            self._watchers.discard(self)
+            return
+        self._watchers.add(self)
+        self.tell()
 
     def tell(self) -> None:
         status = self._health.status(self._name or "")
@@ -140,7 +138,9 @@ class _Watch:
             self._reply.send(HealthCheckResponse(status=status).SerializeToString())
 
     def half_closed(self) -> None:
-        """The watch goes on: its one message has been sent."""
+        """The watch goes on, if its one message has come."""
+        if self._name is None:
+            self._reply.finish(INVALID_ARGUMENT, _MISSING)
 
     def cancelled(self, reason: str) -> None:
         self._watchers.discard(self)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gRPC health protocol, as a transport drives it; over real gRPC in tests/e2e/test_clients.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
+from epp.service.health import Health
+from epp.transport.call import INVALID_ARGUMENT, OK, Call, Metadata
+
+EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
+NAMES = ("", EXT_PROC, "inference-extension", "readiness", "liveness")
+NOT_FOUND = 5
+STATUS = {1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+
+
+class Peer:
+    """What a client hears."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.end: tuple[int, str] | None = None
+
+    def send(self, message: bytes) -> None:
+        assert self.end is None
+        self.messages.append(message)
+
+    def finish(self, status: int = OK, message: str = "") -> None:
+        assert self.end is None
+        self.end = status, message
+
+    @property
+    def heard(self) -> list[str]:
+        return [STATUS[HealthCheckResponse.FromString(message).status] for message in self.messages]
+
+
+class World:
+    """A `Health` and the two things it asks."""
+
+    def __init__(self, synced: bool = True, pickable: bool = True) -> None:
+        self.synced, self.pickable = synced, pickable
+        self.health = Health(lambda: self.synced, lambda: self.pickable)
+
+    def call(self, method: str) -> tuple[Call, Peer]:
+        peer = Peer()
+        path = f"/grpc.health.v1.Health/{method}"
+        return self.health.services()[path](Metadata(path), peer), peer
+
+    def check(self, name: str) -> str | tuple[int, str]:
+        call, peer = self.call("Check")
+        call.message(HealthCheckRequest(service=name).SerializeToString())
+        assert peer.end is not None
+        return peer.heard[0] if peer.end == (OK, "") else peer.end
+
+    def watch(self, name: str) -> tuple[Call, Peer]:
+        call, peer = self.call("Watch")
+        call.message(HealthCheckRequest(service=name).SerializeToString())
+        call.half_closed()
+        return call, peer
+
+
+@pytest.mark.parametrize(
+    ("synced", "pickable", "draining", "serving"),
+    [
+        (False, False, False, {"liveness"}),
+        (True, False, False, {"", EXT_PROC, "inference-extension", "liveness"}),
+        (True, True, False, set(NAMES)),
+        (True, True, True, {"liveness"}),
+        (False, True, False, {"liveness"}),
+    ],
+)
+def test_every_name(synced: bool, pickable: bool, draining: bool, serving: set[str]) -> None:
+    world = World(synced, pickable)
+    if draining:
+        world.health.drain()
+    expected = {name: "SERVING" if name in serving else "NOT_SERVING" for name in NAMES}
+    assert {name: world.check(name) for name in NAMES} == expected
+    call, peer = world.call("List")
+    call.message(HealthListRequest().SerializeToString())
+    listed = HealthListResponse.FromString(peer.messages[0]).statuses
+    assert {n: STATUS[s.status] for n, s in listed.items()} == expected
+    assert peer.end == (OK, "")
+
+
+def test_an_unknown_name_is_told_the_known_ones() -> None:
+    status, message = World().check("vllm")
+    assert status == NOT_FOUND
+    assert (
+        message
+        == f"unknown service 'vllm'; known: liveness, readiness, {EXT_PROC}, inference-extension and the empty name"
+    )
+
+
+def test_a_watcher_hears_changes_alone() -> None:
+    world = World(synced=False, pickable=False)
+    _, peer = world.watch("readiness")
+    world.health.changed()
+    world.synced = True
+    world.health.changed()
+    world.pickable = True
+    world.health.changed()
+    world.health.changed()
+    world.health.drain()
+    assert peer.heard == ["NOT_SERVING", "SERVING", "NOT_SERVING"]
+    assert peer.end is None
+
+
+def test_an_unknown_name_can_be_watched() -> None:
+    _, peer = World().watch("vllm")
+    assert (peer.heard, peer.end) == (["SERVICE_UNKNOWN"], None)
+
+
+def test_a_watcher_that_left_is_forgotten() -> None:
+    world = World()
+    call, peer = world.watch("")
+    _, other = world.watch("")
+    call.cancelled("gone")
+    world.health.drain()
+    assert (peer.heard, other.heard) == (["SERVING"], ["SERVING", "NOT_SERVING"])
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch"])
+def test_garbage(method: str) -> None:
+    world = World()
+    call, peer = world.call(method)
+    call.message(b"\xff\xff")
+    assert peer.end == (INVALID_ARGUMENT, "not a HealthCheckRequest")
+    world.health.drain()
+    assert peer.messages == []
+
+
+@pytest.mark.parametrize("method", ["Check", "Watch", "List"])
+def test_a_call_without_a_message_is_ended(method: str) -> None:
+    call, peer = World().call(method)
+    call.half_closed()
+    assert peer.end == (INVALID_ARGUMENT, "the request is missing")
+
+
+def test_garbage_after_a_watch_began_ends_it() -> None:
+    world = World()
+    call, peer = world.watch("")
+    call.message(b"\xff\xff")
+    assert peer.end == (INVALID_ARGUMENT, "not a HealthCheckRequest")
+    world.health.drain()
+    assert peer.heard == ["SERVING"]
