@@ -23,7 +23,7 @@ import pytest
 
 from tests.e2e.client import JSON, Answer, ask, chat, chunked, get, head, post, receive
 from tests.e2e.pod import ANSWER, SSE_USAGE, sse_body
-from tests.e2e.stack import Page, Stack, stack
+from tests.e2e.stack import Page, Stack, envoy, stack
 
 pytestmark = pytest.mark.envoy
 
@@ -48,8 +48,8 @@ SHOWS_BODY = (DUPLEX, BUFFERED, PARTIAL)
 class Case:
     """One stack, and what the tests of it look at."""
 
-    def __init__(self, running: Stack, mode: str) -> None:
-        self.stack, self.mode = running, mode
+    def __init__(self, running: Stack, mode: str, tls: bool) -> None:
+        self.stack, self.mode, self.tls = running, mode, tls
         self.port = running.port
         self.before: Page = running.epp.metrics()
         self.logged = len(running.epp.lines)
@@ -86,17 +86,17 @@ STACKS = {
 
 
 @pytest.fixture(scope="module", params=STACKS.values(), ids=STACKS)
-def running(request: pytest.FixtureRequest) -> Iterator[tuple[Stack, str]]:
+def running(request: pytest.FixtureRequest) -> Iterator[tuple[Stack, str, bool]]:
     transport, mode, tls = request.param
     sizes = {BUFFERED: 8 * MIB, PARTIAL: 1 * MIB}
     limit = {"buffer_bytes": sizes[mode]} if mode in sizes else {}
     flags = ("--config-text", CONFIG, "--transport", transport, "--seed=1")
     with stack(*flags, tls=tls, request_body_mode=mode, response_body_mode=mode, **limit) as started:
-        yield started, mode
+        yield started, mode, tls
 
 
 @pytest.fixture
-def case(running: tuple[Stack, str]) -> Iterator[Case]:
+def case(running: tuple[Stack, str, bool]) -> Iterator[Case]:
     case = Case(*running)
     yield case
     case.nothing_is_left()
@@ -241,6 +241,16 @@ def test_a_client_gone_within_a_stream(case: Case) -> None:
             receive(sock, until=lambda answer: len(answer.body) > 100)
 
 
+def test_a_client_that_reads_nothing(case: Case) -> None:
+    """More than all buffers on the way hold is stuck until the client goes."""
+    fields = {"x-do": "sse 60000 0", "x-request-id": f"stuck-{case.logged}"}
+    with sending(case.port, chat("stuck", stream=True), fields):
+        case.stack.epp.handled(f"stuck-{case.logged}")
+        time.sleep(0.3)
+        assert case.stack.epp.metrics().sum("llm_d_epp_request_running") == (1 if case.mode in SHOWS_BODY else 0)
+        assert post(case.port, chat("another")).status == 200
+
+
 def test_many_kinds_at_once(case: Case) -> None:
     """What was sent alone above, mixed and at the same time."""
 
@@ -251,6 +261,15 @@ def test_many_kinds_at_once(case: Case) -> None:
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(one, range(70)))
     assert [answer.status for answer in answers] == [200, 200, 200, 200, 500, 204, 200] * 10
+
+
+def test_a_gateway_that_dies(case: Case) -> None:
+    """Its streams end with its connection; another gateway is served at once."""
+    epp = case.stack.epp
+    with envoy(epp.port, epp_tls=case.tls) as gateway, sending(gateway.port, chat("hang"), {"x-do": "hang"}):
+        epp.say("Request handled", case.logged)
+        gateway.stop()
+    assert post(case.port, chat("next")).status == 200
 
 
 @contextlib.contextmanager
