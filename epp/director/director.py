@@ -11,8 +11,11 @@ from epp.director.headers import SUBSET_KEY, SUBSET_NAMESPACE
 from epp.director.life import Life
 from epp.director.plan import Plan, Settings
 from epp.endpoints.pool import Pool
-from epp.extproc import HttpRequest
+from epp.extproc import HttpRequest, Route
 from epp.observe.recorder import Recorder
+
+MOST_ROUTES = 4096
+"""Addresses whose answer is kept ready."""
 
 
 class Director:
@@ -34,10 +37,26 @@ class Director:
         self.clock = clock
         self.new_request_id = new_request_id
         self.settings = settings
+        self._routes: dict[str, Route] = {}
 
     def open(self) -> Life:
         """The handler of one more request."""
         return Life(self)
+
+    def route_to(self, addresses: str) -> Route:
+        """The plain answer that names `addresses`; one object for each, so that it is serialised once."""
+        route = self._routes.get(addresses)
+        if route is None:
+            if len(self._routes) >= MOST_ROUTES:
+                self._routes.clear()
+            settings = self.settings
+            chosen = {settings.destination_header: addresses}
+            route = self._routes[addresses] = Route(
+                set_headers=[(settings.destination_header, addresses.encode())],
+                metadata={settings.metadata_namespace: chosen} if settings.metadata_namespace else chosen,
+                reused=True,
+            )
+        return route
 
     def candidates(self, http: HttpRequest) -> Endpoints:
         """Who may be chosen. Raises `ServiceUnavailable` when nobody."""

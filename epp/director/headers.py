@@ -11,7 +11,7 @@ DESTINATION = "x-gateway-destination-endpoint"
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 DROPPED_REASON = "x-llm-d-request-dropped-reason"
-WENT_INTO_RESPONSE = ("x-went-into-resp-headers", b"true")
+WENT_INTO_RESPONSE = (("x-went-into-resp-headers", b"true"),)
 WORKER_HEADERS = frozenset(
     ("x-prefiller-host-port", "x-encoder-hosts-ports", "x-data-parallel-host-port", "x-kv-cache-source-host-port")
 )

@@ -181,19 +181,18 @@ class Life:
         return self._answer(request, decision)
 
     def _answer(self, request: InferenceRequest, decision: Decision) -> Route:
-        settings = self._director.settings
-        addresses = ",".join(endpoint.address for endpoint in decision.result.targets)
-        headers = [(settings.destination_header, addresses.encode())]
+        director = self._director
+        addresses = ",".join([endpoint.address for endpoint in decision.result.targets])
+        route = director.route_to(addresses)
+        removed = [name for name in WORKER_HEADERS if name in request.headers]
+        if not (removed or self._new_id or director.settings.echo_headers):
+            return route
+        headers = list(route.set_headers)
         if self._new_id:
             headers.append(("x-request-id", request.request_id.encode()))
-        if settings.echo_headers:
+        if director.settings.echo_headers:
             headers.extend(echo(request.headers))
-        chosen = {settings.destination_header: addresses}
-        return Route(
-            set_headers=headers,
-            remove_headers=[h for h in WORKER_HEADERS if h in request.headers],
-            metadata={settings.metadata_namespace: chosen} if settings.metadata_namespace else chosen,
-        )
+        return Route(set_headers=headers, remove_headers=removed, metadata=route.metadata)
 
     def _answer_to(self, error: Exception) -> Immediate:
         if isinstance(error, RequestError):
@@ -217,8 +216,8 @@ class Life:
         if (self._streaming or "json" in kind) and not is_encoded(headers.get("content-encoding")):
             self._usage = UsageReader()
         if self._director.settings.echo_headers:
-            return [WENT_INTO_RESPONSE, *echo(headers)]
-        return (WENT_INTO_RESPONSE,)
+            return [*WENT_INTO_RESPONSE, *echo(headers)]
+        return WENT_INTO_RESPONSE
 
     def response_body(self, chunk: bytes, end: bool) -> None:
         """A piece of the answer passes by."""

@@ -20,7 +20,7 @@ TIMEOUT_S = 0.4
 
 def produce(guarded: Guarded[Producer], request: InferenceRequest, candidates: Endpoints) -> Awaitable[None] | None:
     """Let it publish on `request`; returns what must be awaited, if anything."""
-    if guarded.benched:
+    if guarded.failing and guarded.benched:
         return None
     try:
         waiting = guarded.plugin.produce(request, candidates)
@@ -29,7 +29,7 @@ def produce(guarded: Guarded[Producer], request: InferenceRequest, candidates: E
     except Exception as error:
         guarded.failed(error)
         return None
-    if waiting is None:
+    if waiting is None and guarded.failing:
         guarded.succeeded()
     return waiting
 

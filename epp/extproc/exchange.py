@@ -91,7 +91,7 @@ class Exchange:
             return self._response_body(message.response_body)
         if message.observability_mode or kind is None:
             return []
-        if message.HasField("metadata_context"):
+        if not self._decided and message.HasField("metadata_context"):
             self._keep_metadata(message)
         if kind == "request_body":
             return self._request_body(message.request_body)
@@ -186,7 +186,7 @@ class Exchange:
         if self._from_body:
             out = [replies.route_trailers(outcome) if self._trailers else replies.route_body(outcome)]
         else:
-            out = [replies.route_headers(outcome)]
+            out = [self._replies.route(outcome)]
             if self._body:
                 body = self._body[0] if outcome.body is None else outcome.body
                 out.extend(replies.request_pieces(body, not self._trailers))
@@ -202,7 +202,7 @@ class Exchange:
         headers = self._handler.response_headers(_headers(message), end)
         if end:
             self.close(End.COMPLETE)
-        return [replies.response_headers(headers) if headers else self._replies.response_headers]
+        return [self._replies.headers(headers)]
 
     def _response_body(self, message: Any) -> list[bytes]:
         chunk: bytes = message.body

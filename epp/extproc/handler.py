@@ -50,6 +50,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     * metadata: dynamic metadata by namespace
     * body: a replacement of the body, None to forward the original bytes
     * response: whether the handler wants to see the response; when not, the stream ends after the request phase
+    * reused: the handler will answer with this very object again, so its serialised form is worth keeping
     """
 
     set_headers: HeaderList = ()
@@ -57,6 +58,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
     body: bytes | None = None
     response: bool = True
+    reused: bool = False
 
 
 class Immediate(msgspec.Struct, frozen=True, gc=False):

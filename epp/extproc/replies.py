@@ -16,6 +16,7 @@ from epp.protos.ext_proc_pb2 import HeaderMutation, ProcessingResponse
 
 CHUNK_BYTES = 62_000
 OVERWRITE_OR_ADD = 2
+REUSED_ROUTES = 4096
 
 Struct = Mapping[str, Any]
 
@@ -43,9 +44,11 @@ def fill_struct(struct: Any, values: Struct) -> None:
 
 
 class Replies:
-    """The replies that never change, as bytes."""
+    """The replies that never change, as bytes, and a bounded number of those that come again."""
 
     __slots__ = (
+        "_last_headers",
+        "_routes",
         "request_body",
         "request_headers",
         "request_trailers",
@@ -55,6 +58,9 @@ class Replies:
     )
 
     def __init__(self) -> None:
+        self._routes: dict[int, tuple[Route, bytes]] = {}
+        self._last_headers: tuple[HeaderList, bytes] = ((), b"")
+
         def empty(name: str) -> bytes:
             reply = ProcessingResponse()
             member = getattr(reply, name)
@@ -68,6 +74,26 @@ class Replies:
         self.response_headers = empty("response_headers")
         self.response_body = empty("response_body")
         self.response_trailers = empty("response_trailers")
+
+    def route(self, route: Route) -> bytes:
+        """The answer to the request's headers that carries the decision."""
+        if not route.reused:
+            return route_headers(route)
+        # The object is kept with its bytes, so nobody else can have its identity.
+        known = self._routes.get(id(route))
+        if known is None:
+            if len(self._routes) >= REUSED_ROUTES:
+                self._routes.clear()
+            known = self._routes[id(route)] = (route, route_headers(route))
+        return known[1]
+
+    def headers(self, headers: HeaderList) -> bytes:
+        """The answer to the response's headers that sets `headers`."""
+        if not headers:
+            return self.response_headers
+        if headers is not self._last_headers[0]:
+            self._last_headers = (headers, response_headers(headers))
+        return self._last_headers[1]
 
 
 def route_headers(route: Route) -> bytes:

@@ -22,44 +22,48 @@ T = TypeVar("T")
 
 
 class Guarded(Generic[T]):
-    """A plugin instance with its name and its record of failures. `errors` counts all of them."""
+    """A plugin instance with its name and its record of failures.
 
-    __slots__ = ("_benched_until_s", "_clock", "_in_a_row", "errors", "name", "plugin")
+    `errors` counts all failures, `failing` those since it last answered: while that is 0, and it nearly always is,
+    neither `benched` nor `succeeded` need be asked.
+    """
+
+    __slots__ = ("_benched_until_s", "_clock", "errors", "failing", "name", "plugin")
 
     def __init__(self, name: str, plugin: T, clock: Clock) -> None:
         self.name = name
         self.plugin = plugin
         self.errors = 0
         self._clock = clock
-        self._in_a_row = 0
+        self.failing = 0
         self._benched_until_s = 0.0
 
     @property
     def benched(self) -> bool:
         """Whether it is not to be called now."""
-        return self._in_a_row >= BENCH_AFTER and self._clock() < self._benched_until_s
+        return self.failing >= BENCH_AFTER and self._clock() < self._benched_until_s
 
     def succeeded(self) -> None:
         """It answered; the row of failures ends."""
-        if self._in_a_row:
-            if self._in_a_row >= BENCH_AFTER:
+        if self.failing:
+            if self.failing >= BENCH_AFTER:
                 log.warning("plugin '%s' answers again and takes part from now on", self.name)
-            self._in_a_row = 0
+            self.failing = 0
 
     def failed(self, error: Exception) -> str:
         """It raised or broke its contract; returns the one-line reason."""
         self.errors += 1
-        self._in_a_row += 1
+        self.failing += 1
         reason = f"{type(error).__name__}: {error}".replace("\n", " ")
-        if self._in_a_row == 1:
+        if self.failing == 1:
             log.error("plugin '%s' failed and is left out of this decision: %s", self.name, reason, exc_info=error)
-        if self._in_a_row >= BENCH_AFTER:
+        if self.failing >= BENCH_AFTER:
             self._benched_until_s = self._clock() + BENCH_S
             log.error(
                 "plugin '%s' failed %d times in a row and is benched for %.0f s; mend it or take it out of the "
                 "configuration: %s",
                 self.name,
-                self._in_a_row,
+                self.failing,
                 BENCH_S,
                 reason,
             )

@@ -32,7 +32,9 @@ class Profile:
 
     def run(self, request: InferenceRequest, endpoints: Endpoints) -> ProfileResult:
         """Choose among `endpoints`. Raises `ResourceExhausted` when the filters leave none."""
-        endpoints, filters = self._filter(request, endpoints)
+        filters: tuple[FilterTrace, ...] = ()
+        if self.filters:
+            endpoints, filters = self._filter(request, endpoints)
         if not len(endpoints):
             last = filters[-1].name if filters else ""
             by = f": filter '{last}' dropped the last of them" if last else ""
@@ -68,7 +70,7 @@ class Profile:
         traces = []
         for guarded, weight in self.scorers:
             try:
-                if guarded.benched:
+                if guarded.failing and guarded.benched:
                     raise _Benched
                 raw = np.asarray(guarded.plugin.score(request, endpoints), dtype=np.float64)
                 if raw.shape != (count,):
@@ -86,14 +88,15 @@ class Profile:
             except Exception as error:
                 traces.append(ScoreTrace(guarded.name, weight, np.zeros(count), guarded.failed(error)))
                 continue
-            guarded.succeeded()
+            if guarded.failing:
+                guarded.succeeded()
             total += weighted
             traces.append(ScoreTrace(guarded.name, weight, raw))
         return total, tuple(traces)
 
     def _pick(self, request: InferenceRequest, endpoints: Endpoints, total: FloatArray) -> tuple[int, ...]:
         guarded = self.picker
-        if not guarded.benched:
+        if not (guarded.failing and guarded.benched):
             try:
                 picked = tuple(np.asarray(guarded.plugin.pick(request, endpoints, total), dtype=np.int64).tolist())
                 if not picked or min(picked) < 0 or max(picked) >= len(endpoints):
@@ -103,7 +106,8 @@ class Profile:
             except Exception as error:
                 guarded.failed(error)
             else:
-                guarded.succeeded()
+                if guarded.failing:
+                    guarded.succeeded()
                 return picked
         return (int(total.argmax()),)
 

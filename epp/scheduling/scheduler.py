@@ -68,7 +68,7 @@ class Scheduler:
     def _next(self, request: InferenceRequest, results: Mapping[str, ProfileResult | None]) -> Sequence[str]:
         handler = self._handler
         try:
-            if handler.benched:
+            if handler.failing and handler.benched:
                 return self._names[:1]
             names = handler.plugin.pick_profiles(request, self._names, results)
         except RequestError:
@@ -76,7 +76,8 @@ class Scheduler:
         except Exception as error:
             handler.failed(error)
             return self._names[:1]
-        handler.succeeded()
+        if handler.failing:
+            handler.succeeded()
         return names
 
     def _primary(self, request: InferenceRequest, results: Mapping[str, ProfileResult | None]) -> str:

@@ -138,8 +138,8 @@ def test_a_request_is_routed_to_the_best_endpoint_and_charged() -> None:
     bench.pool.record(bench.pool.candidates()[2], Sample(waiting=9))
     life, outcome = bench.ask()
     assert outcome == Route(
+        reused=True,
         set_headers=[(DESTINATION, best.address.encode())],
-        remove_headers=[],
         metadata={"envoy.lb": {DESTINATION: best.address}},
     )
     assert bench.in_flight() == [0, 1, 0]
