@@ -25,13 +25,16 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from epp.contract.errors import ProtocolError
-from epp.extproc import replies
+from epp.extproc import replies, wire
 from epp.extproc.handler import BodyMode, End, Handler, HttpRequest, Immediate, Outcome
 from epp.extproc.replies import Replies
 from epp.protos.ext_proc_pb2 import ProcessingRequest
 
 parse = ProcessingRequest.FromString
 Headers = dict[str, str]
+_REQUEST_BODY = bytes([wire.REQUEST_BODY])
+_RESPONSE_BODY = bytes([wire.RESPONSE_BODY])
+_BODIES = (_RESPONSE_BODY, _REQUEST_BODY)
 
 
 class Exchange:
@@ -49,6 +52,7 @@ class Exchange:
         "_limit_bytes",
         "_metadata",
         "_mode",
+        "_observed",
         "_replies",
         "_response_duplex",
         "_trailers",
@@ -68,6 +72,7 @@ class Exchange:
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._from_body = False
+        self._observed = False
         self._trailers = False
         self._decided = False
         self._closed = False
@@ -82,19 +87,29 @@ class Exchange:
         if self.awaiting is not None:
             self._waiting_messages.append(data)
             return []
+        kind_byte = data[:1]
+        if kind_byte in _BODIES and not self._observed:
+            passing = wire.read_body(data)
+            if passing is not None:
+                encoded, piece, end = passing
+                if kind_byte == _RESPONSE_BODY:
+                    return self._response_body(encoded, piece, end)
+                return self._request_body(piece, end)
         try:
             message = parse(data)
         except DecodeError:
             raise ProtocolError("ext_proc: the message is no ProcessingRequest; is the peer really Envoy?") from None
         kind = message.WhichOneof("request")
-        if kind == "response_body":
-            return self._response_body(message.response_body)
         if message.observability_mode or kind is None:
+            self._observed = self._observed or message.observability_mode
             return []
+        if kind == "response_body":
+            body = message.response_body
+            return self._response_body(wire.encode_body(body.body, body.end_of_stream), body.body, body.end_of_stream)
         if not self._decided and message.HasField("metadata_context"):
             self._keep_metadata(message)
         if kind == "request_body":
-            return self._request_body(message.request_body)
+            return self._request_body(message.request_body.body, message.request_body.end_of_stream)
         if kind == "request_headers":
             return self._request_headers(message)
         if kind == "response_headers":
@@ -142,20 +157,19 @@ class Exchange:
         self._from_body = True
         return [self._replies.request_headers]
 
-    def _request_body(self, body: Any) -> list[bytes]:
+    def _request_body(self, piece: bytes, end: bool) -> list[bytes]:
         if self._decided:
             # STREAMED: the choice was made at the headers, the pieces only pass by.
             return [self._replies.request_body]
         if self._mode is None:
             raise ProtocolError("ext_proc: a request body before the request headers")
-        piece: bytes = body.body
         self._body.append(piece)
         self._body_bytes += len(piece)
         if self._from_body:
-            return self._ask(b"".join(self._body), self._mode is BodyMode.BUFFERED or body.end_of_stream)
+            return self._ask(b"".join(self._body), self._mode is BodyMode.BUFFERED or end)
         if self._body_bytes > self._limit_bytes:
             return self._ask(b"".join(self._body), False)
-        if body.end_of_stream:
+        if end:
             return self._ask(self._body[0] if len(self._body) == 1 else b"".join(self._body), True)
         return []
 
@@ -189,7 +203,7 @@ class Exchange:
             out = [self._replies.route(outcome)]
             if self._body:
                 body = self._body[0] if outcome.body is None else outcome.body
-                out.extend(replies.request_pieces(body, not self._trailers))
+                out.extend(self._replies.pieces(wire.REQUEST_BODY, body, not self._trailers))
             if self._trailers:
                 out.append(self._replies.request_trailers)
         self._body = []
@@ -204,16 +218,16 @@ class Exchange:
             self.close(End.COMPLETE)
         return [self._replies.headers(headers)]
 
-    def _response_body(self, message: Any) -> list[bytes]:
-        chunk: bytes = message.body
-        end: bool = message.end_of_stream
+    def _response_body(self, encoded: bytes, chunk: bytes, end: bool) -> list[bytes]:
         if not self._closed:
             self._handler.response_body(chunk, end)
             if end:
                 self.close(End.COMPLETE)
-        if self._response_duplex:
-            return list(replies.response_pieces(chunk, end))
-        return [self._replies.response_body]
+        if not self._response_duplex:
+            return [self._replies.response_body]
+        if len(chunk) <= replies.CHUNK_BYTES:
+            return [self._replies.piece(wire.RESPONSE_BODY, encoded)]
+        return self._replies.pieces(wire.RESPONSE_BODY, chunk, end)
 
     def _keep_metadata(self, message: ProcessingRequest) -> None:
         for namespace, struct in message.metadata_context.filter_metadata.items():

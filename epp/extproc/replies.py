@@ -8,10 +8,11 @@ pieces are at most 62,000 bytes, below the 64 KiB that some gateways allow for a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from epp.extproc.handler import HeaderList, Immediate, Route
+from epp.extproc.wire import Heads, encode_body
 from epp.protos.ext_proc_pb2 import HeaderMutation, ProcessingResponse
 
 CHUNK_BYTES = 62_000
@@ -47,6 +48,7 @@ class Replies:
     """The replies that never change, as bytes, and a bounded number of those that come again."""
 
     __slots__ = (
+        "_heads",
         "_last_headers",
         "_routes",
         "request_body",
@@ -58,6 +60,7 @@ class Replies:
     )
 
     def __init__(self) -> None:
+        self._heads = Heads()
         self._routes: dict[int, tuple[Route, bytes]] = {}
         self._last_headers: tuple[HeaderList, bytes] = ((), b"")
 
@@ -86,6 +89,21 @@ class Replies:
                 self._routes.clear()
             known = self._routes[id(route)] = (route, route_headers(route))
         return known[1]
+
+    def pieces(self, kind: int, body: bytes, end: bool) -> list[bytes]:
+        """A streamed body (`wire.REQUEST_BODY` or `wire.RESPONSE_BODY`) in pieces; the last one ends it if `end`."""
+        reply = self._heads.reply
+        if len(body) <= CHUNK_BYTES:
+            return [reply(kind, encode_body(body, end))]
+        last = (len(body) - 1) // CHUNK_BYTES * CHUNK_BYTES
+        return [
+            reply(kind, encode_body(body[start : start + CHUNK_BYTES], end and start == last))
+            for start in range(0, len(body), CHUNK_BYTES)
+        ]
+
+    def piece(self, kind: int, encoded: bytes) -> bytes:
+        """A piece handed on in the encoding in which it came."""
+        return self._heads.reply(kind, encoded)
 
     def headers(self, headers: HeaderList) -> bytes:
         """The answer to the response's headers that sets `headers`."""
@@ -120,26 +138,6 @@ def route_trailers(route: Route) -> bytes:
     reply.request_trailers.SetInParent()
     fill_struct(reply.dynamic_metadata, route.metadata)
     return reply.SerializeToString()
-
-
-def request_pieces(body: bytes, ends: bool) -> Iterator[bytes]:
-    """The request's body as streamed pieces; the last one ends the stream if `ends`."""
-    for start in range(0, len(body), CHUNK_BYTES) if body else (0,):
-        reply = ProcessingResponse()
-        piece = reply.request_body.response.body_mutation.streamed_response
-        piece.body = body[start : start + CHUNK_BYTES]
-        piece.end_of_stream = ends and start + CHUNK_BYTES >= len(body)
-        yield reply.SerializeToString()
-
-
-def response_pieces(body: bytes, end: bool) -> Iterator[bytes]:
-    """A streamed response chunk handed back, in pieces of the allowed size."""
-    for start in range(0, len(body), CHUNK_BYTES) if body else (0,):
-        reply = ProcessingResponse()
-        piece = reply.response_body.response.body_mutation.streamed_response
-        piece.body = body if len(body) <= CHUNK_BYTES else body[start : start + CHUNK_BYTES]
-        piece.end_of_stream = end and start + CHUNK_BYTES >= len(body)
-        yield reply.SerializeToString()
 
 
 def response_headers(headers: HeaderList) -> bytes:
