@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -257,19 +256,3 @@ async def test_health_on_both_ports(served: tuple[Epp, bytes | None]) -> None:
                 name: health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
                 for name, answer in listed.items()
             } == NAMES
-
-
-async def test_health_follows_the_endpoints(tmp_path: Any) -> None:
-    """`readiness` alone depends on there being something to pick; the tutorial's probes ask the other names."""
-    file = tmp_path / "endpoints.json"
-    file.write_text('{"endpoints": []}')
-    with serving(f"--endpoints-file={file}", "--config-text", CONFIG) as epp:
-        async with grpcio_channel(epp.health_port, None) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            statuses = {name: stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=20) for name in NAMES}
-            first = {name: (await watch.read()).status for name, watch in statuses.items()}
-            assert first == {**dict.fromkeys(NAMES, 1), "readiness": 2}
-            file.write_text(json.dumps({"endpoints": [{"name": "a", "address": "127.0.0.1", "port": "9"}]}))
-            assert (await statuses["readiness"].read()).status == 1
-            file.write_text('{"endpoints": []}')
-            assert (await statuses["readiness"].read()).status == 2

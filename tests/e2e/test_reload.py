@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.e2e.client import chat, post
+from tests.e2e.dialogue import grpcio_channel
 from tests.e2e.stack import Stack, envoy, pods, serving
-
-pytestmark = pytest.mark.envoy
 
 
 def config(profile: str) -> str:
@@ -53,6 +53,7 @@ def files(tmp_path: Path) -> Iterator[Files]:
             yield Files(tmp_path, Stack(epp, gateway, served))
 
 
+@pytest.mark.envoy
 def test_the_configuration(files: Files) -> None:
     epp = files.running.epp
     assert files.ask("a")[0] == "first"
@@ -75,6 +76,7 @@ def test_the_configuration(files: Files) -> None:
     epp.settled()
 
 
+@pytest.mark.envoy
 def test_the_endpoints(files: Files) -> None:
     epp, (first, second) = files.running.epp, files.running.pods.addresses
     assert files.ask("a")[1] == first
@@ -95,3 +97,20 @@ def test_the_endpoints(files: Files) -> None:
     assert files.ask("d")[1] in (first, second)
     assert len(epp.complaints()) == 1
     epp.settled()
+
+
+async def test_health_follows_the_endpoints(tmp_path: Path) -> None:
+    """`readiness` alone depends on there being something to pick; the tutorial's probes ask the other names."""
+    file = tmp_path / "endpoints.json"
+    file.write_text('{"endpoints": []}')
+    names = ("", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension")
+    with serving(f"--endpoints-file={file}", "--config-text", config("p")) as epp:
+        async with grpcio_channel(epp.health_port, None) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            statuses = {name: stub.Watch(health_pb2.HealthCheckRequest(service=name), timeout=20) for name in names}
+            first = {name: (await watch.read()).status for name, watch in statuses.items()}
+            assert first == {**dict.fromkeys(names, 1), "readiness": 2}
+            file.write_text(json.dumps({"endpoints": [{"name": "a", "address": "127.0.0.1", "port": "9"}]}))
+            assert (await statuses["readiness"].read()).status == 1
+            file.write_text('{"endpoints": []}')
+            assert (await statuses["readiness"].read()).status == 2

@@ -32,7 +32,7 @@ def health(epp: Epp) -> dict[str, int]:
 
 @pytest.fixture(params=TRANSPORTS)
 def running(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    with stack("--config-text", SEED_YAML, "--drain-timeout=2s", f"--transport={request.param}") as started:
+    with stack("--config-text", SEED_YAML, "--drain-timeout=1500ms", f"--transport={request.param}") as started:
         yield started
 
 
@@ -59,20 +59,20 @@ def test_sigterm_under_load(running: Stack) -> None:
         await asyncio.to_thread(epp.say, "stopping: requests are answered for 2 s more")
         told = await asyncio.to_thread(health, epp)
         answered = load.answers[200]
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(0.5)
         while_draining = load.answers[200] - answered
         load.stop()
         await work
         return told, while_draining
 
-    # 5 s of events: it is open before the signal, and ends after the drain.
-    with open_stream(running, "sse 250 20") as sock:
+    # More than 3 s of events: it is open before the signal, and ends after the drain.
+    with open_stream(running, "sse 160 20") as sock:
         told, while_draining = uvloop.run(disturb())
         assert told == {**dict.fromkeys(NAMES, NOT_SERVING), "liveness": SERVING}
         assert while_draining > 20
         assert (load.failed, set(load.answers)) == ({}, {200})
         answer = receive(sock)
-    assert (answer.status, answer.complete, answer.body) == (200, True, sse_body(250))
+    assert (answer.status, answer.complete, answer.body) == (200, True, sse_body(160))
     assert epp.ended(15) == 0
     assert "stopped" in epp.lines[-1]
     assert complaints(epp) == []
@@ -108,7 +108,7 @@ def test_a_second_signal_ends_the_wait_for_open_streams(running: Stack) -> None:
     with open_stream(running, "hang"):
         epp.signal(signal.SIGTERM)
         # The drain is over; a stream that never ends may go on for a minute, unless somebody is in a hurry.
-        time.sleep(3)
+        time.sleep(2)
         assert epp.process.poll() is None
         epp.signal(signal.SIGTERM)
         assert epp.ended(10) == 0
