@@ -28,7 +28,7 @@ from epp.contract.endpoints import Endpoints
 from epp.contract.errors import BadRequest, BodyTooLarge, Internal, RequestError
 from epp.contract.plugins import Producer
 from epp.contract.requests import Cause, Completion, InferenceRequest
-from epp.director.headers import DROPPED_REASON, WENT_INTO_RESPONSE, WORKER_HEADERS, echo
+from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, WORKER_HEADERS, echo
 from epp.director.producing import finish, produce
 from epp.endpoints.lease import Lease
 from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("epp.director")
 
+UNREACHED_S = 1.0
 INLINE_DECODE_BYTES = 64 * 1024
 """A compressed body longer than this is inflated in a thread."""
 _CAUSES = {End.COMPLETE: Cause.COMPLETE, End.GONE: Cause.CLIENT_GONE, End.FAILED: Cause.ERROR}
@@ -211,6 +212,9 @@ class Life:
         self._reached = True
         status = headers.get(":status", "")
         self._status = int(status) if status.isdigit() else None
+        if self._status == 503 and UPSTREAM_TIME not in headers and self._lease is not None:
+            # Envoy could not reach the endpoint, so nobody else should be sent there for now.
+            self._director.pool.suspect(self._lease.endpoint, UNREACHED_S)
         kind = headers.get("content-type", "")
         self._streaming = "text/event-stream" in kind
         if (self._streaming or "json" in kind) and not is_encoded(headers.get("content-encoding")):

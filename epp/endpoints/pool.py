@@ -7,6 +7,8 @@ Invariants:
   end a life. Anything else is a removal followed by an addition, with a new generation and zeroed columns.
 * What arrives late for a past generation (a scrape's result, a lease's end) changes nothing.
 * `in_flight_*` of a row is the sum over the open leases of its present generation, so never negative.
+* A suspect, an endpoint that refused or dropped a connection a moment ago, is no candidate while another one is there:
+  a dead endpoint looks idle, and without this the ties would all be its.
 
 Everything runs on the event loop's thread and nothing awaits.
 """
@@ -27,6 +29,9 @@ from epp.endpoints.lease import Lease
 
 log = logging.getLogger("epp.endpoints")
 
+SUSPECT_S = 2.0
+"""How long a suspicion lasts when nothing confirms or clears it."""
+
 
 class Pool:
     """Endpoints by row. `synced` turns true with the first snapshot and stays so."""
@@ -40,6 +45,7 @@ class Pool:
         self._generations = itertools.count(1)
         self._hooks: list[EndpointHook] = []
         self._rows: IntArray = np.empty(0, dtype=np.int64)
+        self._suspects: dict[int, float] = {}
         self._rows_by_ip: dict[str, list[int]] = {}
         self._row_by_address: dict[str, list[int]] = {}
 
@@ -93,8 +99,10 @@ class Pool:
                 _told(hook.on_endpoint_added, endpoint)
 
     def candidates(self) -> Endpoints:
-        """All endpoints, as of now."""
-        return Endpoints(self.columns, self._rows, self._clock())
+        """All endpoints that may be chosen, as of now."""
+        now_s = self._clock()
+        rows = self._trusted(self._rows, now_s) if self._suspects else self._rows
+        return Endpoints(self.columns, rows, now_s)
 
     def subset(self, hints: Iterable[str]) -> Endpoints:
         """The endpoints named by `hints`: `ip`, `ip:port`, `[ip6]:port`, `[ip6]` or a bare `ip6`."""
@@ -103,13 +111,21 @@ class Pool:
             text = hint.strip()
             found = self._row_by_address.get(text) or self._rows_by_ip.get(text.strip("[]")) or ()
             rows.update(dict.fromkeys(found))
-        return Endpoints(self.columns, np.fromiter(rows, dtype=np.int64, count=len(rows)), self._clock())
+        found_rows = np.fromiter(rows, dtype=np.int64, count=len(rows))
+        now_s = self._clock()
+        return Endpoints(self.columns, self._trusted(found_rows, now_s) if self._suspects else found_rows, now_s)
+
+    def suspect(self, endpoint: Endpoint, seconds: float = SUSPECT_S) -> None:
+        """`endpoint` refused or dropped a connection: choose others for `seconds`, or until `record` clears it."""
+        if self._alive(endpoint):
+            self._suspects[endpoint.row] = self._clock() + seconds
 
     def record(self, endpoint: Endpoint, sample: Sample) -> bool:
         """Write what a scrape said; values the page did not have stay. False when the endpoint is gone."""
         if not self._alive(endpoint):
             return False
         columns, row = self.columns, endpoint.row
+        self._suspects.pop(row, None)
         if sample.waiting is not None:
             columns.waiting[row] = sample.waiting
         if sample.running is not None:
@@ -128,6 +144,12 @@ class Pool:
         tokens = float(round(tokens))  # whole numbers add and subtract exactly
         self._book(endpoint, 1.0, tokens)
         return Lease(self._book, endpoint, tokens)
+
+    def _trusted(self, rows: IntArray, now_s: float) -> IntArray:
+        """Those of `rows` that are no suspects; all of them when they all are."""
+        self._suspects = {row: until_s for row, until_s in self._suspects.items() if until_s > now_s}
+        trusted = rows[np.isin(rows, list(self._suspects), invert=True)]
+        return trusted if len(trusted) else rows
 
     def _book(self, endpoint: Endpoint, requests: float, tokens: float) -> None:
         if self._alive(endpoint):
@@ -153,6 +175,7 @@ class Pool:
 
     def _remove(self, key: str, endpoint: Endpoint) -> Endpoint:
         del self._live[key]
+        self._suspects.pop(endpoint.row, None)
         self._free.append(endpoint.row)
         return endpoint
 

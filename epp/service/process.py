@@ -161,7 +161,8 @@ class Process:
             self._pool.unsubscribe(hook.object)
         for hook in assembly.endpoint_hooks:
             self._pool.subscribe(hook.object)
-        scraper = Scraper(self._pool.record, assembly.reads, settings, random.Random(self._rng.random()))
+        rng = random.Random(self._rng.random())
+        scraper = Scraper(self._pool.record, assembly.reads, settings, rng, self._pool.suspect)
         if self._scraper is not None:
             self._pool.unsubscribe(self._scraper)
             self._scraper.stop()

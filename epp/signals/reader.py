@@ -33,6 +33,10 @@ class PageSink(Protocol):
         """There is no page this time."""
         ...
 
+    def on_idle_close(self) -> None:
+        """The endpoint ended the connection while no page was asked for."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class PageSource:
@@ -115,6 +119,7 @@ class PageReader:
             return
         self._drop_connection()
         if self._timer is None:
+            self._sink.on_idle_close()
             return
         if untouched and self._reused:
             self._connect()

@@ -20,7 +20,7 @@ from epp.signals.buffers import BufferPool
 from epp.signals.reader import PageReader, PageSink, PageSource
 from epp.signals.scan import PageScanner, wanted_fields
 from epp.signals.settings import ScrapeSettings
-from epp.signals.target import OpenReader, Reader, Record, ScrapeCounts, ScrapeState, Target, Timers
+from epp.signals.target import Lost, OpenReader, Reader, Record, ScrapeCounts, ScrapeState, Target, Timers
 from epp.signals.tls import tls_context
 
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
@@ -33,13 +33,17 @@ class Scraper:
     * record: where samples go
     * reads: what the configuration needs; only that is looked for
     * rng: places the polls in time
+    * lost: told when an endpoint refuses or drops a connection to the port that serves requests
     """
 
-    def __init__(self, record: Record, reads: Reads, settings: ScrapeSettings, rng: random.Random) -> None:
+    def __init__(
+        self, record: Record, reads: Reads, settings: ScrapeSettings, rng: random.Random, lost: Lost | None = None
+    ) -> None:
         self.counts = ScrapeCounts()
         self.settings = settings
         self._reads = reads & SCRAPED
         self._record = record
+        self._lost = lost or _nobody
         self._rng = rng
         self._phase = rng.random()
         self._targets: dict[tuple[str, int], Target] = {}
@@ -70,7 +74,9 @@ class Scraper:
         if not self.needed:
             return
         scanner = PageScanner(self.settings.engine, self._reads)
-        target = Target(endpoint, scanner, self._record, self.settings, self.counts, self._rng)
+        # A metrics port of its own says nothing about the port that requests go to.
+        lost = self._lost if self.settings.port in (0, endpoint.port) else _nobody
+        target = Target(endpoint, scanner, self._record, self.settings, self.counts, self._rng, lost)
         self._targets[_key(endpoint)] = target
         self._launch(target)
 
@@ -89,6 +95,10 @@ class Scraper:
             # Multiples of the golden ratio fill the interval evenly however many endpoints come and go.
             self._phase = (self._phase + _GOLDEN_RATIO) % 1.0
             target.launch(self._timers, self._open_reader, self._phase)
+
+
+def _nobody(_endpoint: Endpoint) -> None:
+    """Nobody wants to know."""
 
 
 def _key(endpoint: Endpoint) -> tuple[str, int]:

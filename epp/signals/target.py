@@ -25,12 +25,19 @@ log = logging.getLogger("epp.signals")
 
 _FIRST_BACKOFF_S = 0.1
 _SOON_S = 0.05
+# An endpoint that refuses connections is dead or starting; asking costs nothing, and it should be found soon.
+_MAX_REFUSED_BACKOFF_S = 1.0
+_GONE = ("connect", "closed")
 # An endpoint that fails now and then is not worth more than one warning in this time.
 _WARNING_PAUSE_S = 10.0
 _NOTHING = Sample()
 
 Record = Callable[[Endpoint, Sample], bool]
 """Where samples go (`Pool.record`); false when the endpoint is gone."""
+
+
+Lost = Callable[[Endpoint], None]
+"""Told when an endpoint refuses or drops a connection (`Pool.suspect`)."""
 
 
 class Timer(Protocol):
@@ -93,11 +100,13 @@ class Target:
 
     * phase: 0..1, when in an interval this endpoint's turn is
     * totals: counted along with the endpoint's own counts
+    * lost: told when the endpoint refuses or drops a connection
     """
 
     __slots__ = (
         "_announced",
         "_due_s",
+        "_lost",
         "_reader",
         "_record",
         "_rng",
@@ -118,6 +127,7 @@ class Target:
         settings: ScrapeSettings,
         totals: ScrapeCounts,
         rng: random.Random,
+        lost: Lost,
     ) -> None:
         self.state = ScrapeState(endpoint)
         self._scanner = scanner
@@ -125,6 +135,7 @@ class Target:
         self._settings = settings
         self._totals = totals
         self._rng = rng
+        self._lost = lost
         self._timers: Timers | None = None
         self._reader: Reader | None = None
         self._timer: Timer | None = None
@@ -178,6 +189,8 @@ class Target:
             return
         state, settings = self.state, self._settings
         self._count(error.reason)
+        if error.reason in _GONE:
+            self._lost(state.endpoint)
         state.failures_in_a_row += 1
         state.last_error = str(error)
         now_s = self._timers.time()
@@ -192,7 +205,18 @@ class Target:
         pause_s = max(settings.interval_s, _FIRST_BACKOFF_S) * 2.0 ** min(state.failures_in_a_row - 1, 32)
         # Endpoints that fail together must not be asked again together.
         longest_s = max(settings.max_backoff_s, settings.interval_s)
+        if error.reason in _GONE:
+            longest_s = min(longest_s, max(_MAX_REFUSED_BACKOFF_S, settings.interval_s))
         self._plan(now_s + min(pause_s, longest_s) * self._rng.uniform(0.5, 1.0))
+
+    def on_idle_close(self) -> None:
+        """The endpoint ended its connection between two polls: it may be gone, so ask at once."""
+        if self._timers is None:
+            return
+        self._lost(self.state.endpoint)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._plan(self._timers.time())
 
     def _plan(self, when_s: float) -> None:
         self._due_s = when_s

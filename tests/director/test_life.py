@@ -200,6 +200,23 @@ def test_the_log_line_says_where_and_why() -> None:
     assert line["decision"]["endpoint"] == "ns/pod-a"
 
 
+def test_an_endpoint_that_envoy_could_not_reach_is_avoided_for_a_moment() -> None:
+    bench = Bench(endpoints=2)
+    life, _ = bench.ask()
+    life.response_headers({":status": "503"}, True)
+    avoided = bench.routed[0].target
+    assert avoided.name not in {e.name for e in bench.pool.candidates()}
+    bench.clock.advance(1.0)
+    assert len(bench.pool.candidates()) == 2
+
+
+def test_an_endpoint_that_says_503_itself_is_not_avoided() -> None:
+    bench = Bench(endpoints=2)
+    life, _ = bench.ask()
+    life.response_headers({":status": "503", "x-envoy-upstream-service-time": "3"}, True)
+    assert len(bench.pool.candidates()) == 2
+
+
 def test_a_get_is_scheduled_at_its_headers() -> None:
     bench = Bench(endpoints=2)
     bench.pool.record(bench.pool.candidates()[0], Sample(waiting=5))

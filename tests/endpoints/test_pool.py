@@ -15,7 +15,7 @@ from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Endpoint
 from epp.contract.signals import Sample
 from epp.endpoints.lease import Lease
-from epp.endpoints.pool import Pool
+from epp.endpoints.pool import SUSPECT_S, Pool
 from epp.testing import FakeClock
 
 
@@ -149,6 +149,33 @@ def test_subset_hints_name_an_ip_or_an_address(hint: str, found: list[str]) -> N
     ])  # fmt: skip
     assert sorted(e.name for e in pool.subset([hint])) == found
     assert len(pool.subset([hint, hint])) == len(found), "named twice is there once"
+
+
+def test_a_suspect_is_no_candidate_while_another_endpoint_is_there() -> None:
+    clock = FakeClock()
+    pool = Pool(clock)
+    pool.apply([spec(1), spec(2)])
+    first, second = pool.candidates()
+    pool.suspect(first)
+    assert [e.name for e in pool.candidates()] == [e.name for e in pool.subset(["10.0.0.1", "10.0.0.2"])] == ["pod-2"]
+    assert [e.name for e in pool.subset(["10.0.0.1"])] == ["pod-1"], "nobody else is in the subset"
+    pool.suspect(second)
+    assert len(pool.candidates()) == 2, "a suspect is better than nobody"
+    assert pool.record(first, Sample(waiting=1))
+    assert [e.name for e in pool.candidates()] == ["pod-1"], "a good scrape clears it"
+    clock.advance(SUSPECT_S)
+    assert len(pool.candidates()) == 2, "a suspicion that nothing confirms ends"
+
+
+def test_a_suspicion_does_not_outlive_the_endpoint() -> None:
+    pool = Pool(FakeClock())
+    pool.apply([spec(1), spec(2)])
+    old = pool.candidates()[0]
+    pool.suspect(old)
+    pool.apply([spec(1, incarnation="new"), spec(2)])
+    assert len(pool.candidates()) == 2
+    pool.suspect(old)
+    assert len(pool.candidates()) == 2, "late news of a past life"
 
 
 def test_the_table_grows_and_rows_keep_their_values() -> None:

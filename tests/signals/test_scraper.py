@@ -110,7 +110,9 @@ class World:
         self.readers: dict[str, FakeReader] = {}
         self.records: list[tuple[Endpoint, Sample]] = []
         self.gone: set[str] = set()
-        self.scraper = Scraper(self._record, reads, ScrapeSettings(**settings), random.Random(5))  # type: ignore[arg-type]
+        self.lost: list[str] = []
+        scraped = ScrapeSettings(**settings)  # type: ignore[arg-type]
+        self.scraper = Scraper(self._record, reads, scraped, random.Random(5), lambda e: self.lost.append(e.name))
 
     def _record(self, endpoint: Endpoint, sample: Sample) -> bool:
         self.records.append((endpoint, sample))
@@ -183,24 +185,27 @@ def test_a_slow_endpoint_misses_turns_and_keeps_its_place() -> None:
     assert [b - a for a, b in itertools.pairwise(turns[2:])] == pytest.approx([3.0] * (len(turns) - 3), abs=1e-6)
 
 
-def test_failures_back_off_up_to_the_limit_and_recovery_is_at_full_speed(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("error", "limit_s"), [(REFUSED, 1.0), (PageError("status", "answered 500"), 5.0)])
+def test_failures_back_off_up_to_the_limit_and_recovery_is_at_full_speed(
+    error: PageError, limit_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "epp.signals")
     world = World(interval_s=0.05, max_backoff_s=5.0)
     world.start()
     world.add("a", "b")
     world.time.run(1.0)
     reader = world.readers["a"]
-    reader.error = REFUSED
+    reader.error = error
     before = len(reader.polled_s)
     world.time.run(60.0)
     pauses = [later - earlier for earlier, later in itertools.pairwise(reader.polled_s[before:])]
     for number, pause in enumerate(pauses):
-        longest = min(5.0, 0.1 * 2**number)
+        longest = min(limit_s, 0.1 * 2**number)
         assert longest / 2 <= pause <= longest + 0.002
     assert len(set(pauses)) == len(pauses), "pauses are jittered"
     (state,) = (state for state in world.scraper.states() if state.endpoint.name == "a")
-    assert state.failures_in_a_row == state.counts.failures["connect"] == len(reader.polled_s) - before
-    assert state.last_error == str(REFUSED)
+    assert state.failures_in_a_row == state.counts.failures[error.reason] == len(reader.polled_s) - before
+    assert state.last_error == str(error)
     assert state.last_good_s < 101.1
     # The other endpoint did not notice.
     assert len(world.readers["b"].polled_s) == pytest.approx(61 / 0.05, abs=2)
@@ -212,10 +217,48 @@ def test_failures_back_off_up_to_the_limit_and_recovery_is_at_full_speed(caplog:
     world.time.run(1.0)
     assert len(reader.polled_s) - polled == pytest.approx(20, abs=1)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
-    assert str(REFUSED) in caplog.messages[0]
+    assert str(error) in caplog.messages[0]
     assert "default/a" in caplog.messages[0]
     assert "read again" in caplog.messages[1]
-    assert world.scraper.counts.failures["connect"] == state.counts.failures["connect"]
+    assert world.scraper.counts.failures[error.reason] == state.counts.failures[error.reason]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(REFUSED, True), (PageError("closed", "in the middle"), True), (PageError("timeout", "slow"), False)],
+)
+def test_who_refuses_or_drops_a_connection_is_reported(error: PageError, told: bool) -> None:
+    world = World()
+    world.start()
+    world.add("a", "b")
+    world.time.run(1.0)
+    assert world.lost == []
+    world.readers["a"].error = error
+    world.time.run(0.06)
+    assert world.lost == (["a"] if told else [])
+
+
+def test_a_connection_that_ends_between_polls_is_reported_and_checked_at_once() -> None:
+    world = World(interval_s=10.0)
+    world.start()
+    world.add("a")
+    world.time.run(5.0)
+    reader = world.readers["a"]
+    polls = len(reader.polled_s)
+    reader.sink.on_idle_close()
+    world.time.run(0.0)
+    assert world.lost == ["a"]
+    assert len(reader.polled_s) == polls + 1
+
+
+def test_a_metrics_port_of_its_own_says_nothing_about_the_serving_port() -> None:
+    world = World(port=9999)
+    world.start()
+    world.add("a")
+    world.time.run(1.0)
+    world.readers["a"].error = REFUSED
+    world.time.run(1.0)
+    assert world.lost == []
 
 
 def test_an_endpoint_that_fails_now_and_then_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
