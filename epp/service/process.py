@@ -157,6 +157,8 @@ class Process:
         for note in configuration.notes:
             log.info("configuration %s: %s", configuration.source, note)
         before, self._assembly = self._assembly, assembly
+        if before is not None and _discovery_of(before) != _discovery_of(assembly):
+            log.warning("configuration %s: another discovery takes effect at the next start", configuration.source)
         for hook in before.endpoint_hooks if before is not None else ():
             self._pool.unsubscribe(hook.object)
         for hook in assembly.endpoint_hooks:
@@ -285,6 +287,15 @@ def _source_ended(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         error = task.exception()
         log.error("the source of endpoints %s; its last endpoints are kept", f"failed: {error!r}" if error else "ended")
+
+
+def _discovery_of(assembly: Assembly) -> object:
+    name = assembly.configuration.discovery
+    return (
+        None
+        if name is None
+        else (assembly.configuration.instance(name).type, assembly.configuration.instance(name).parameters)
+    )
 
 
 def _request_ids(rng: random.Random) -> Callable[[], str]:
