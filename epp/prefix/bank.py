@@ -3,7 +3,7 @@
 
 A table is a run of buckets of four slots; a slot is a key (a block's hash, 0 when free) and a stamp (when it was last
 used, 0 when free): 12 bytes. A key may stand in two buckets alone, given by the two halves of the hash, so that a
-lookup reads eight slots, whatever the table went through, and erasing is writing zeros.
+lookup reads eight slots, whatever the table went through, and erasing is writing zeros. One is even, one odd.
 
 Pages of the arrays become resident when something is written to them. Table 0 of a bank stays empty: rows without a
 table of their own look there. A real hash of 0 (one in 2^64) would look like a free slot; it costs one wrong match.
@@ -11,21 +11,29 @@ table of their own look there. A real hash of 0 (one in 2^64) would look like a 
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from epp.contract.endpoints import IntArray
+from epp.contract.endpoints import BoolArray, IntArray
 from epp.prefix.hashing import HashArray
 
 BUCKET_SLOTS = 4
 PAIR_SLOTS = 2 * BUCKET_SLOTS
 MAX_LOAD = 0.75
 BYTES_PER_SLOT = 12
+# So few keys are placed one by one.
+FEW = 4
 _SLOTS_PER_BANK = 1 << 24
 _MIN_BUCKETS = 16
-_ODD = np.uint64(1 << 32)
+_ODD = 1 << 32
 
 StampArray = NDArray[np.uint32]
+
+# NumPy takes operands that are arrays already faster than numbers.
+_SLOTS_PER_BUCKET = np.array(BUCKET_SLOTS)
+_SLOTS_OF_BUCKET = np.arange(BUCKET_SLOTS)
+_ONE_PAIR = np.dtype(f"u{PAIR_SLOTS}")
 
 
 def buckets_for(capacity: int) -> int:
@@ -34,25 +42,60 @@ def buckets_for(capacity: int) -> int:
     return max(_MIN_BUCKETS, 1 << (wanted - 1).bit_length())
 
 
+def _choices() -> NDArray[np.uint8]:
+    """By which slots of a pair of buckets are free, one bit each, the first the highest: the slot to take, 0..7."""
+    chosen = np.zeros(1 << PAIR_SLOTS, np.uint8)
+    for free in range(1, 1 << PAIR_SLOTS):
+        slots = [slot for slot in range(PAIR_SLOTS) if free >> (PAIR_SLOTS - 1 - slot) & 1]
+        even = [slot for slot in slots if slot < BUCKET_SLOTS]
+        odd = slots[len(even) :]
+        # The first of the emptier bucket.
+        chosen[free] = (even if len(even) >= len(odd) else odd)[0]
+    return chosen
+
+
+_CHOICE = _choices()
+
+
+class Reading(msgspec.Struct, frozen=True, eq=False):
+    """Where blocks may stand in some tables, and where they do.
+
+    * buckets: shape (tables, 2 * blocks), both of a block's side by side; counted from the bank's first
+    * equal: shape (tables, 8 * blocks), for each slot of these buckets whether it holds the block
+    """
+
+    buckets: IntArray
+    equal: BoolArray
+
+    def held(self) -> IntArray:
+        """How many of the blocks each table holds, shape (tables,)."""
+        # One slot of a pair at most is equal, so its booleans are one word, zero or not.
+        held: IntArray = np.bincount(self.equal.view(_ONE_PAIR).nonzero()[0], minlength=len(self.equal))
+        return held
+
+
 class Bank:
     """Tables of `buckets` buckets each.
 
     * keys: shape (all buckets, 4); stamps: shape (all slots,)
-    * first: by row, the first bucket of the row's table, 0 (the empty table) for rows that have none here
+    * bases: by row, shape (rows, 1), a word whose low half is the first bucket of the row's table (0, that is the
+      empty table, for rows that have none here) and whose high half is the bucket after it
     """
 
-    __slots__ = ("_even_mask", "_flat_keys", "_free", "_tables", "buckets", "first", "keys", "stamps")
+    __slots__ = ("_flat_keys", "_free", "_mask", "_recent", "_tables", "bases", "buckets", "keys", "stamps")
 
     def __init__(self, buckets: int, rows: int) -> None:
         tables = min(256, max(16, _SLOTS_PER_BANK // (buckets * BUCKET_SLOTS)))
         self._tables = tables
         self.buckets = buckets
-        self._even_mask = np.uint64((buckets - 2) << 32 | (buckets - 2))
+        self._mask: HashArray = np.array((buckets - 2) << 32 | (buckets - 2), np.uint64)
         self.keys: HashArray = np.zeros(((tables + 1) * buckets, BUCKET_SLOTS), np.uint64)
         self.stamps: StampArray = np.zeros((tables + 1) * buckets * BUCKET_SLOTS, np.uint32)
-        self.first: IntArray = np.zeros(rows, np.int64)
+        self.bases: HashArray = np.full((rows, 1), _ODD, np.uint64)
         self._flat_keys: HashArray = self.keys.reshape(-1)
         self._free = [table * buckets for table in range(tables, 0, -1)]
+        # A request is matched and then, mostly at once, inserted. True until a key is written.
+        self._recent: tuple[HashArray, IntArray, Reading] | None = None
 
     @property
     def full(self) -> bool:
@@ -64,27 +107,34 @@ class Bank:
         """No table is claimed."""
         return len(self._free) == self._tables
 
+    @property
+    def first(self) -> StampArray:
+        """By row, the first bucket of the row's table, 0 for rows that have none here."""
+        return self.bases.view(np.uint32)[:, 0]
+
     def grow(self, rows: int) -> None:
         """Know rows up to `rows`."""
-        self.first = np.concatenate([self.first, np.zeros(rows - len(self.first), np.int64)])
+        self.bases = np.concatenate([self.bases, np.full((rows - len(self.bases), 1), _ODD, np.uint64)])
 
     def claim(self, row: int) -> int:
         """Give `row` an empty table; returns its first bucket."""
         first = self._free.pop()
-        self.first[row] = first
+        self.bases[row] = (first << 32 | first) + _ODD
+        self._recent = None
         return first
 
     def release(self, row: int) -> None:
         """Empty the row's table and take it back."""
         first = int(self.first[row])
         self.wipe(first)
-        self.first[row] = 0
+        self.bases[row] = _ODD
         self._free.append(first)
 
     def wipe(self, first: int) -> None:
         """Free all slots of the table at bucket `first`."""
         self.keys[first : first + self.buckets] = 0
         self.stamps_of(first)[:] = 0
+        self._recent = None
 
     def keys_of(self, first: int) -> HashArray:
         """A view of one table's keys, shape (slots,)."""
@@ -94,76 +144,87 @@ class Bank:
         """A view of one table's stamps, shape (slots,)."""
         return self.stamps[first * BUCKET_SLOTS : (first + self.buckets) * BUCKET_SLOTS]
 
-    def pairs(self, hashes: HashArray) -> IntArray:
-        """The two buckets of each hash, an even and an odd one, counted from a table's first; shape (n, 2)."""
-        return (hashes & self._even_mask | _ODD).view(np.uint32).astype(np.int64).reshape(-1, 2)
-
     def pair(self, key: int) -> tuple[int, int]:
-        """As `pairs`, of one hash."""
+        """The two buckets of one hash, counted from a table's first."""
         mask = self.buckets - 2
         return key & mask, key >> 32 & mask | 1
 
-    def read(self, pairs: IntArray) -> HashArray:
-        """The keys in pairs of buckets, 0 where free; shape (n, 2, 4)."""
-        return self.keys.take(pairs, axis=0)
+    def read(self, hashes: HashArray, bases: HashArray) -> Reading:
+        """Look for blocks in the tables at `bases` (shape (tables, 1)). `hashes` has shape (blocks,), or
+        (tables, blocks) when other blocks are looked for in each."""
+        # Both halves of a hash become buckets at once; the base adds the odd bit too.
+        buckets = ((hashes & self._mask) + bases).view(np.uint32).astype(np.int64)
+        seen = self.keys.take(buckets, axis=0).reshape(len(bases), -1)
+        return Reading(buckets, seen == hashes.repeat(PAIR_SLOTS, axis=-1))
 
-    def find(self, first: int, hashes: HashArray) -> tuple[IntArray, IntArray]:
-        """As `located`, in the table at bucket `first`."""
-        pairs = self.pairs(hashes) + first
-        return located(pairs, self.read(pairs), hashes)
+    def match(self, hashes: HashArray, rows: IntArray) -> IntArray:
+        """How many of the blocks each row holds. What was read is kept for an insertion that follows."""
+        reading = self.read(hashes, self.bases.take(rows, axis=0))
+        self._recent = hashes, rows, reading
+        return reading.held()
+
+    def locate(self, row: int, hashes: HashArray) -> tuple[IntArray, IntArray]:
+        """Where the blocks may stand in the row's table: their slots, shape (8 * blocks,); and where they do: places
+        in the former, ascending."""
+        reading, table = self._read_of(row, hashes)
+        slots = reading.buckets[table].reshape(-1, 1) * _SLOTS_PER_BUCKET + _SLOTS_OF_BUCKET
+        return slots.reshape(-1), reading.equal[table].nonzero()[0]
+
+    def find(self, row: int, hashes: HashArray) -> tuple[IntArray, IntArray]:
+        """Which hashes the row's table holds, as positions in `hashes` (ascending), and their slots."""
+        slots, places = self.locate(row, hashes)
+        return places // PAIR_SLOTS, slots.take(places)
 
     def erase(self, slots: IntArray) -> None:
         """Free these slots."""
         self._flat_keys[slots] = 0
         self.stamps[slots] = 0
+        self._recent = None
 
-    def store(self, pairs: IntArray, seen: HashArray, hashes: HashArray, stamps: StampArray) -> IntArray:
-        """Put new, distinct keys into one table; returns the positions of those that found both buckets full.
+    def store(self, slots: IntArray, hashes: HashArray, stamps: StampArray) -> IntArray:
+        """Put new, distinct keys into one table, each into one of its eight `slots` (shape (8 * blocks,)).
 
-        `seen` is what stands in the keys' `pairs` of buckets now. Keys that chose the same slot overwrite each other,
-        so what was written is read back, and losers try again.
+        Returns the positions, in no order, of those that are left to be placed one by one: both buckets were full,
+        or there were but a `FEW`. Keys that chose the same slot overwrite each other, so what was written is read
+        back, and losers try again.
         """
-        flat = self._flat_keys
         left = np.arange(len(hashes))
         homeless = left[:0]
-        while len(left):
-            # Buckets fill up from their first slot. In the order first of either, second of either ... the first free
-            # slot is therefore in the emptier bucket.
-            choice = (seen == 0).transpose(0, 2, 1).reshape(-1, PAIR_SLOTS).argmax(axis=1)
-            slots = pairs.reshape(-1).take(np.arange(0, 2 * len(left), 2) + (choice & 1)) * BUCKET_SLOTS + (choice >> 1)
-            taken = flat.take(slots)
-            if taken.any():
-                room = taken == 0
-                homeless = np.concatenate([homeless, left[~room]])
-                left, pairs, slots, hashes, stamps = left[room], pairs[room], slots[room], hashes[room], stamps[room]
-            flat[slots] = hashes
-            lost = flat.take(slots) != hashes
-            if not lost.any():
-                self.stamps[slots] = stamps
-                break
-            won = ~lost
-            self.stamps[slots[won]] = stamps[won]
-            left, pairs, hashes, stamps = left[lost], pairs[lost], hashes[lost], stamps[lost]
-            seen = self.read(pairs)
-        return homeless
+        self._recent = None
+        while len(left) > FEW:
+            free = np.packbits(np.logical_not(self._flat_keys.take(slots)))
+            chosen = slots.take(_CHOICE.take(free) + np.arange(0, len(slots), PAIR_SLOTS))
+            if b"\0" in free.tobytes():
+                fits = free != 0
+                homeless = np.concatenate([homeless, left[~fits]])
+                left, chosen, hashes, stamps = left[fits], chosen[fits], hashes[fits], stamps[fits]
+                slots = slots.reshape(-1, PAIR_SLOTS)[fits].reshape(-1)
+            # Of equal slots the last one counts, with the key as with the stamp.
+            self._flat_keys[chosen] = hashes
+            self.stamps[chosen] = stamps
+            lost = (self._flat_keys.take(chosen) != hashes).nonzero()[0]
+            left, hashes, stamps = left[lost], hashes[lost], stamps[lost]
+            slots = slots.reshape(-1, PAIR_SLOTS)[lost].reshape(-1)
+        return np.concatenate([homeless, left]) if len(homeless) else left
 
     def put(self, slot: int, key: np.uint64, stamp: np.uint32) -> None:
         """Write one slot."""
         self._flat_keys[slot] = key
         self.stamps[slot] = stamp
+        self._recent = None
 
     def move(self, source: int, target: int) -> None:
         """Move what is in slot `source` to the free slot `target`."""
         for array in (self._flat_keys, self.stamps):
             array[target] = array[source]
             array[source] = 0
+        self._recent = None
 
-
-def located(pairs: IntArray, seen: HashArray, hashes: HashArray) -> tuple[IntArray, IntArray]:
-    """Which hashes are stored, as positions in `hashes` (ascending), and their slots in the flat arrays.
-
-    `seen` is what stands in the hashes' `pairs` of buckets.
-    """
-    hits = (seen.reshape(-1) == hashes.repeat(PAIR_SLOTS)).nonzero()[0]
-    slots = pairs.reshape(-1).take(hits // BUCKET_SLOTS) * BUCKET_SLOTS + (hits & (BUCKET_SLOTS - 1))
-    return hits // PAIR_SLOTS, slots
+    def _read_of(self, row: int, hashes: HashArray) -> tuple[Reading, int]:
+        """A reading of these blocks, and which of its tables is the row's."""
+        if self._recent is not None and self._recent[0] is hashes:
+            _, rows, reading = self._recent
+            known = rows.tolist()
+            if row in known:
+                return reading, known.index(row)
+        return self.read(hashes, self.bases[row : row + 1]), 0

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from epp.contract.endpoints import IntArray
-from epp.prefix.bank import BUCKET_SLOTS, Bank, StampArray, located
+from epp.prefix.bank import BUCKET_SLOTS, PAIR_SLOTS, Bank, StampArray
 from epp.prefix.eviction import oldest
 from epp.prefix.hashing import HashArray
 from epp.prefix.relocation import make_room
@@ -58,33 +58,28 @@ class Table:
         A chain above the capacity is cut there.
         """
         bank = self._bank
-        hashes = hashes[: self.capacity]
+        if len(hashes) > self.capacity:
+            hashes = hashes[: self.capacity]
         if self._newest + len(hashes) >= _STAMP_LIMIT:
             self._renumber()
         self._newest = newest = self._newest + len(hashes)
-        pairs = bank.pairs(hashes) + self._first
-        seen = bank.read(pairs)
-        held, slots = located(pairs, seen, hashes)
-        known = len(held)
-        bank.stamps[slots] = newest - held
+        stamps = np.arange(newest, newest - len(hashes), -1, dtype=np.uint32)
+        slots, places = bank.locate(self.row, hashes)
+        known = len(places)
+        bank.stamps[slots.take(places)] = stamps[:known]
         added = hashes[known:]
-        excess = self.blocks + len(added) - self.capacity
-        if excess > 0:
-            self._evict(min(max(excess, self.capacity // SLACK), self.blocks - known))
-            seen = bank.read(pairs)
-        newest -= known
-        stamps = np.arange(newest, newest - len(added), -1).astype(np.uint32)
-        homeless = bank.store(pairs[known:], seen[known:], added, stamps)
-        self.blocks += len(added)
-        if len(homeless):
-            added = self._squeeze(added, stamps, homeless)
-        return Insertion(self, self._life, added, newest)
+        if len(added):
+            excess = self.blocks + len(added) - self.capacity
+            if excess > 0:
+                self._evict(min(max(excess, self.capacity // SLACK), self.blocks - known))
+            added = self._store(slots[PAIR_SLOTS * known :], added, stamps[known:])
+        return Insertion(self, self._life, added, newest - known)
 
     def rollback(self, insertion: Insertion) -> None:
         """Forget what the insertion newly added, but for blocks that a later insertion used as well."""
         if insertion.life != self._life or not len(insertion.hashes):
             return
-        held, slots = self._bank.find(self._first, insertion.hashes)
+        held, slots = self._bank.find(self.row, insertion.hashes)
         untouched = slots[self._bank.stamps[slots] == insertion.newest - held]
         self._bank.erase(untouched)
         self.blocks -= len(untouched)
@@ -114,21 +109,22 @@ class Table:
         hashes, stamps = keys[live], stamps[live]
         self._bank.release(self.row)
         self._bank, self._first = bank, bank.claim(self.row)
-        pairs = bank.pairs(hashes) + self._first
-        homeless = bank.store(pairs, bank.read(pairs), hashes, stamps)
-        if len(homeless):
-            self._squeeze(hashes, stamps, homeless)
+        slots, _ = bank.locate(self.row, hashes)
+        self.blocks = 0
+        self._store(slots, hashes, stamps)
 
     def _reset(self) -> None:
         self.blocks = 0
         self._life += 1
 
-    def _squeeze(self, hashes: HashArray, stamps: StampArray, homeless: IntArray) -> HashArray:
-        """Find room for keys whose buckets were full. Where there is none, that block and all after it are dropped."""
-        for position in np.sort(homeless).tolist():
+    def _store(self, slots: IntArray, hashes: HashArray, stamps: StampArray) -> HashArray:
+        """Store new keys, each in one of its eight slots, and return them. Where there is no room even after making
+        some, that block and all after it are dropped."""
+        self.blocks += len(hashes)
+        for position in sorted(self._bank.store(slots, hashes, stamps).tolist()):
             slot = make_room(self._bank, self._first, int(hashes[position]))
             if slot is None:
-                _, slots = self._bank.find(self._first, hashes[position:])
+                _, slots = self._bank.find(self.row, hashes[position:])
                 self._bank.erase(slots)
                 self.blocks -= len(hashes) - position
                 return hashes[:position]
