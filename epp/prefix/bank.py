@@ -42,9 +42,9 @@ def buckets_for(capacity: int) -> int:
     return max(_MIN_BUCKETS, 1 << (wanted - 1).bit_length())
 
 
-def _choices() -> NDArray[np.uint8]:
+def _choices() -> IntArray:
     """By which slots of a pair of buckets are free, one bit each, the first the highest: the slot to take, 0..7."""
-    chosen = np.zeros(1 << PAIR_SLOTS, np.uint8)
+    chosen = np.zeros(1 << PAIR_SLOTS, np.int64)
     for free in range(1, 1 << PAIR_SLOTS):
         slots = [slot for slot in range(PAIR_SLOTS) if free >> (PAIR_SLOTS - 1 - slot) & 1]
         even = [slot for slot in slots if slot < BUCKET_SLOTS]
@@ -185,27 +185,22 @@ class Bank:
         """Put new, distinct keys into one table, each into one of its eight `slots` (shape (8 * blocks,)).
 
         Returns the positions, in no order, of those that are left to be placed one by one: both buckets were full,
-        or there were but a `FEW`. Keys that chose the same slot overwrite each other, so what was written is read
-        back, and losers try again.
+        or there were but a `FEW`.
         """
-        left = np.arange(len(hashes))
-        homeless = left[:0]
+        if len(hashes) <= FEW:
+            return np.arange(len(hashes))
         self._recent = None
-        while len(left) > FEW:
-            free = np.packbits(np.logical_not(self._flat_keys.take(slots)))
-            chosen = slots.take(_CHOICE.take(free) + np.arange(0, len(slots), PAIR_SLOTS))
-            if b"\0" in free.tobytes():
-                fits = free != 0
-                homeless = np.concatenate([homeless, left[~fits]])
-                left, chosen, hashes, stamps = left[fits], chosen[fits], hashes[fits], stamps[fits]
-                slots = slots.reshape(-1, PAIR_SLOTS)[fits].reshape(-1)
-            # Of equal slots the last one counts, with the key as with the stamp.
-            self._flat_keys[chosen] = hashes
-            self.stamps[chosen] = stamps
-            lost = (self._flat_keys.take(chosen) != hashes).nonzero()[0]
-            left, hashes, stamps = left[lost], hashes[lost], stamps[lost]
-            slots = slots.reshape(-1, PAIR_SLOTS)[lost].reshape(-1)
-        return np.concatenate([homeless, left]) if len(homeless) else left
+        free = np.packbits(np.logical_not(self._flat_keys.take(slots)))
+        fits = free.nonzero()[0]
+        if len(fits) < len(free):
+            return np.concatenate([(free == 0).nonzero()[0], self._store_some(fits, slots, hashes, stamps)])
+        chosen = slots.take(_CHOICE.take(free) + np.arange(0, len(slots), PAIR_SLOTS))
+        # Keys that chose the same slot overwrite each other, the last one counts, with its stamp. What was written is
+        # read back, and losers try again.
+        self._flat_keys[chosen] = hashes
+        self.stamps[chosen] = stamps
+        lost = (self._flat_keys.take(chosen) != hashes).nonzero()[0]
+        return self._store_some(lost, slots, hashes, stamps) if len(lost) else lost
 
     def put(self, slot: int, key: np.uint64, stamp: np.uint32) -> None:
         """Write one slot."""
@@ -228,3 +223,8 @@ class Bank:
             if row in known:
                 return reading, known.index(row)
         return self.read(hashes, self.bases[row : row + 1]), 0
+
+    def _store_some(self, which: IntArray, slots: IntArray, hashes: HashArray, stamps: StampArray) -> IntArray:
+        """As `store`, of the keys at these positions alone."""
+        slots = slots.reshape(-1, PAIR_SLOTS)[which].reshape(-1)
+        return which.take(self.store(slots, hashes[which], stamps[which]))

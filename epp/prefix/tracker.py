@@ -8,8 +8,8 @@ first. It is a promise until the endpoint answers: a request that did not reach 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from epp.api import (
@@ -37,12 +37,11 @@ MAX_PROMPTS = 64
 _NO_ENDPOINT = -1
 
 
-@dataclass(slots=True)
-class _Trail:
+class _Trail(msgspec.Struct, eq=False):
     """What is remembered on a request: its chains until it is routed, then what that newly added."""
 
     chains: list[HashArray]
-    insertions: list[Insertion] = field(default_factory=list)
+    insertions: list[Insertion] = []
 
 
 class PrefixTracker:
@@ -61,12 +60,13 @@ class PrefixTracker:
         """Publish how many leading blocks of the request's prompts each endpoint holds."""
         columns, rows = endpoints.columns, endpoints.rows
         if self._settings.auto_tune and len(rows):
-            self._tune_block(float(columns.block_size_tokens[rows[0]]))
+            self._tune_block(columns.block_size_tokens.item(rows.item(0)))
         chains = self._chains(request)
-        matched = np.zeros(columns.capacity, np.int64)
         self.index.reserve(columns.capacity)
-        for chain in chains:
-            matched[rows] += self.index.match(chain, rows)
+        held = [self.index.match(chain, rows) for chain in chains]
+        matched = np.zeros(columns.capacity, np.int64)
+        if held:
+            matched[rows] = sum(held[1:], held[0])
         request.publish(self.key, PrefixMatch(matched, sum(map(len, chains)), self.block_bytes / TOKEN_BYTES))
         request.publish(self._trail_key, _Trail(chains))
 
@@ -132,7 +132,7 @@ class PrefixTracker:
             self.block_bytes = self._settings.effective_block_bytes(int(tokens) * TOKEN_BYTES)
 
     def _tune_capacity(self, row: int, columns: Columns) -> None:
-        tokens = float(columns.num_blocks[row]) * float(columns.block_size_tokens[row])
+        tokens = columns.num_blocks.item(row) * columns.block_size_tokens.item(row)
         blocks = self._settings.capacity_blocks
         if 0 < tokens < math.inf:
             blocks = int(tokens) * TOKEN_BYTES // self.block_bytes
