@@ -8,7 +8,7 @@ clamped times weight; an endpoint's total is the sum of the weighted scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -88,74 +88,63 @@ class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain values for JSON: per profile the scores of the winner and the runner-up."""
-        return self.describe()[0]
-
-    def explain(self) -> str:
-        """One line: who won, with which scores, and who came second."""
-        return _describe(self.result)[1]
-
-    def describe(self) -> tuple[dict[str, Any], str]:
-        """`as_dict()` and `explain()` in one pass, for the log line of every request."""
-        described = {name: _describe(result) for name, result in self.results.items()}
-        chosen = described[self.primary][0]["picked"]
-        record = {
+        profiles = {name: _profile_fields(result) for name, result in self.results.items()}
+        chosen = profiles[self.primary]["picked"]
+        return {
             "request_id": self.request_id,
             "model": self.model,
             "target_model": self.target_model,
             "endpoint": chosen["endpoint"],
             "address": chosen["address"],
             "candidates": self.candidates,
-            "profiles": [fields for fields, _ in described.values()],
+            "profiles": list(profiles.values()),
         }
-        return record, described[self.primary][1]
+
+    def explain(self) -> str:
+        """One line: who won, with which scores, and who came second. Written for every request, so it is cheap."""
+        result = self.result
+        winner, candidates = result.picked[0], len(result.total)
+        if not result.scores:
+            return f"{result.endpoints[winner].name} (no scorer; {candidates} candidates)"
+        second = result.runner_up()
+        if second is None:
+            return f"{_standing(result, winner)}; the only candidate"
+        tie = ", a tie that the picker decided" if result.total.item(winner) == result.total.item(second) else ""
+        return f"{_standing(result, winner)}; runner-up {_standing(result, second)}{tie}"
 
 
-# What follows runs once per request at the default log level, so it reads single array items as Python floats
-# (`item`), computes the weighted score of one position instead of the whole array, and makes dictionary and text
-# of a position together. Rounding by way of an integer is several times cheaper than `round`.
+def _standing(result: ProfileResult, position: int) -> str:
+    parts = ", ".join([f"{s.name} {s.raw.item(position):.3g}x{s.weight:g}" for s in result.scores])
+    return f"{result.endpoints[position].name} {result.total.item(position):.3f} ({parts})"
 
 
-_Column = tuple[str, float, str, Callable[[int], float]]
-"""A scorer's name, its weight as number and as text, and what reads its raw score at a position."""
-
-
-def _round(value: float) -> float:
-    """Six decimals; `round` does what the cheap way cannot (NaN, negatives, huge values)."""
-    return int(value * 1e6 + 0.5) / 1e6 if 0.0 <= value < 1e6 else round(value, 6)
-
-
-def _standing(result: ProfileResult, position: int, columns: list[_Column]) -> tuple[dict[str, Any], str]:
+def _standing_fields(result: ProfileResult, position: int) -> dict[str, Any]:
     endpoint = result.endpoints[position]
-    scores = {}
-    parts = []
-    for name, weight, text, item in columns:
-        raw = item(position)
-        if 0.0 <= raw <= 1.0:
-            shown, weighted = int(raw * 1e6 + 0.5) / 1e6, int(raw * weight * 1e6 + 0.5) / 1e6
-        else:
-            shown, weighted = round(raw, 6), round(min(max(raw, 0.0), 1.0) * weight, 6)
-        scores[name] = {"raw": shown, "weight": weight, "weighted": weighted}
-        parts.append(f"{name} {raw:.3g}{text}")
-    total = _round(result.total.item(position))
-    fields = {"endpoint": endpoint.id, "address": endpoint.address, "total": total, "scores": scores}
-    return fields, f"{endpoint.name} {total:.3f} ({', '.join(parts)})"
+    return {
+        "endpoint": endpoint.id,
+        "address": endpoint.address,
+        "total": round(result.total.item(position), 6),
+        "scores": {
+            s.name: {
+                "raw": round(s.raw.item(position), 6),
+                "weight": s.weight,
+                "weighted": round(s.weighted.item(position), 6),
+            }
+            for s in result.scores
+        },
+    }
 
 
-def _describe(result: ProfileResult) -> tuple[dict[str, Any], str]:
-    columns: list[_Column] = [(s.name, s.weight, f"x{s.weight:g}", s.raw.item) for s in result.scores]
-    winner, why = _standing(result, result.picked[0], columns)
-    candidates = len(result.total)
-    fields: dict[str, Any] = {"profile": result.profile, "picked": winner, "candidates": candidates}
-    second = result.runner_up()
-    if second is None:
-        why = f"{why}; the only candidate"
-    else:
-        fields["runner_up"], other = _standing(result, second, columns)
-        fields["margin"] = _round(winner["total"] - fields["runner_up"]["total"])
-        tie = ", a tie that the picker decided" if not fields["margin"] else ""
-        why = f"{why}; runner-up {other}{tie}"
-    if not result.scores:
-        why = f"{result.endpoints[result.picked[0]].name} (no scorer; {candidates} candidates)"
+def _profile_fields(result: ProfileResult) -> dict[str, Any]:
+    winner, second = result.picked[0], result.runner_up()
+    fields: dict[str, Any] = {
+        "profile": result.profile,
+        "picked": _standing_fields(result, winner),
+        "candidates": len(result.total),
+    }
+    if second is not None:
+        fields["runner_up"] = _standing_fields(result, second)
+        fields["margin"] = round(result.total.item(winner) - result.total.item(second), 6)
     if result.filters:
         fields["filters"] = [
             {"name": f.name, "before": f.before, "dropped": len(f.dropped_rows)} for f in result.filters
@@ -163,4 +152,4 @@ def _describe(result: ProfileResult) -> tuple[dict[str, Any], str]:
     abstained = {s.name: s.error for s in result.scores if s.error}
     if abstained:
         fields["abstained"] = abstained
-    return fields, why
+    return fields

@@ -193,6 +193,8 @@ def picker_flags(addresses: Addresses, config_file: Path) -> list[str]:
         *("--grpcPort", str(addresses.picker_port), "--grpcHealthPort", str(addresses.health_port)),
         *("--metricsPort", str(addresses.metrics_port), "--secureServing"),
         *("--endpoints", endpoints, "--configFile", str(config_file)),
+        # From this verbosity on, the log has each decision with its numbers.
+        *("--v", "3"),
         # Nobody else is meant to reach it, and nobody routes to it any more when we stop it.
         *("--bind-address", _HOST, "--drain-timeout", "0s"),
     ]

@@ -2,16 +2,17 @@
 """The line "Request handled": which endpoint got a request, and why.
 
 The fields up to `endpoint` are those of the Go EPP of GIE v0.5 (it printed `model` twice; once is enough), which
-people read with `kubectl logs`; `decision` and `why` are ours.
+people read with `kubectl logs`; `why` is ours, and from -v 3 on `decision`, the same as numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoint
-from epp.observe.logs import INFO, Log
+from epp.observe.logs import INFO, VERBOSE, Log
 
 
 def criticality(priority: int) -> str:
@@ -44,21 +45,18 @@ class RequestLog:
         """`decision` was made and its target charged."""
         if not self._log.enabled(INFO):
             return
-        record, why = decision.describe()
-        self._log.write(
-            INFO,
-            "Request handled",
-            {
-                "x-request-id": decision.request_id,
-                "model": decision.model,
-                "resolvedTargetModel": decision.target_model,
-                "criticality": criticality(priority),
-                "targetModel": decision.target_model,
-                "endpoint": self._text(decision.target),
-                "decision": record,
-                "why": why,
-            },
-        )
+        fields: dict[str, Any] = {
+            "x-request-id": decision.request_id,
+            "model": decision.model,
+            "resolvedTargetModel": decision.target_model,
+            "criticality": criticality(priority),
+            "targetModel": decision.target_model,
+            "endpoint": self._text(decision.target),
+            "why": decision.explain(),
+        }
+        if self._log.enabled(VERBOSE):
+            fields["decision"] = decision.as_dict()
+        self._log.write(INFO, "Request handled", fields)
 
     def _text(self, endpoint: Endpoint) -> str:
         known = self._texts.get(endpoint.row)

@@ -220,7 +220,7 @@ class Epp(Part):
 @contextlib.contextmanager
 def serving(*flags: str, env: dict[str, str] | None = None, wait: bool = True) -> Iterator[Epp]:
     """The service with `flags`, on ports of the system's choice unless they say otherwise."""
-    defaults = {"grpc-port": "0", "grpc-health-port": "0", "metrics-port": "0", "bind-address": "127.0.0.1"}
+    defaults = {"grpc-port": "0", "grpc-health-port": "0", "metrics-port": "0", "bind-address": "127.0.0.1", "v": "3"}
     given = {flag.lstrip("-").partition("=")[0] for flag in flags}
     chosen = [f"--{name}={value}" for name, value in defaults.items() if name not in given]
     part = Epp([sys.executable, "-m", "epp", "serve", *chosen, *flags], env=env)

@@ -80,11 +80,10 @@ def test_every_profile_is_shown_and_the_primary_explained(endpoints: Callable[..
     decode = ProfileResult("decode", endpoints(2), (), (), np.array([0.0, 1.0]), (1,))
     prefill = ProfileResult("prefill", endpoints(2), (), (), np.array([1.0, 0.0]), (0,))
     decision = Decision("r", "m", "m", "decode", {"prefill": prefill, "decode": decode}, 2, 0.0)
-    record, why = decision.describe()
+    record = decision.as_dict()
     assert [profile["profile"] for profile in record["profiles"]] == ["prefill", "decode"]
     assert record["endpoint"] == "kserve-test/pod-1"
-    assert why == decision.explain() == "pod-1 (no scorer; 2 candidates)"
-    assert record == decision.as_dict()
+    assert decision.explain() == "pod-1 (no scorer; 2 candidates)"
 
 
 @settings(deadline=None)
