@@ -30,10 +30,11 @@ _ODD = 1 << 32
 
 StampArray = NDArray[np.uint32]
 
-# NumPy takes operands that are arrays already faster than numbers.
+# NumPy takes arrays and its own types faster than what it has to make into such.
 _SLOTS_PER_BUCKET = np.array(BUCKET_SLOTS)
 _SLOTS_OF_BUCKET = np.arange(BUCKET_SLOTS)
-_ONE_PAIR = np.dtype(f"u{PAIR_SLOTS}")
+_HALF = np.dtype(np.uint32)
+_INDEX = np.dtype(np.int64)
 
 
 def buckets_for(capacity: int) -> int:
@@ -69,8 +70,8 @@ class Reading(msgspec.Struct, frozen=True, eq=False):
 
     def held(self) -> IntArray:
         """How many of the blocks each table holds, shape (tables,)."""
-        # One slot of a pair at most is equal, so its booleans are one word, zero or not.
-        held: IntArray = np.bincount(self.equal.view(_ONE_PAIR).nonzero()[0], minlength=len(self.equal))
+        # One slot of a pair at most is equal.
+        held: IntArray = np.add.reduce(self.equal, axis=1, dtype=_INDEX)
         return held
 
 
@@ -153,9 +154,9 @@ class Bank:
         """Look for blocks in the tables at `bases` (shape (tables, 1)). `hashes` has shape (blocks,), or
         (tables, blocks) when other blocks are looked for in each."""
         # Both halves of a hash become buckets at once; the base adds the odd bit too.
-        buckets = ((hashes & self._mask) + bases).view(np.uint32).astype(np.int64)
+        buckets = ((hashes & self._mask) + bases).view(_HALF).astype(_INDEX)
         seen = self.keys.take(buckets, axis=0).reshape(len(bases), -1)
-        return Reading(buckets, seen == hashes.repeat(PAIR_SLOTS, axis=-1))
+        return Reading(buckets, seen == hashes.repeat(PAIR_SLOTS, -1))
 
     def match(self, hashes: HashArray, rows: IntArray) -> IntArray:
         """How many of the blocks each row holds. What was read is kept for an insertion that follows."""

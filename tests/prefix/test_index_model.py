@@ -116,6 +116,17 @@ class IndexMachine(RuleBasedStateMachine):
         added = endpoint.insert(chain.tolist(), self.now)
         self.insertions.append((self.index.insert(row, chain), ModelInsertion(row, endpoint.life, added)))
 
+    @rule(row=rows, path=paths, candidates=st.lists(rows, min_size=1, max_size=ROWS, unique=True))
+    def match_and_insert(self, row: int, path: bytes, candidates: list[int]) -> None:
+        self.now += 1
+        chain = self.chain(path)
+        self.chains.append(chain)
+        endpoint = self.model[row]
+        matched = self.index.match(chain, np.array(candidates)).tolist()
+        assert matched == [self.model[candidate].matched(chain.tolist()) for candidate in candidates]
+        added = endpoint.insert(chain.tolist(), self.now)
+        self.insertions.append((self.index.insert(row, chain), ModelInsertion(row, endpoint.life, added)))
+
     @rule(pick=st.integers(0, 10**6))
     @precondition(lambda self: self.insertions)
     def rollback(self, pick: int) -> None:
