@@ -45,17 +45,12 @@ def buckets_for(capacity: int) -> int:
 
 def _choices() -> IntArray:
     """By which slots of a pair of buckets are free, one bit each, the first the highest: the slot to take, 0..7."""
-    chosen = np.zeros(1 << PAIR_SLOTS, np.int64)
-    for free in range(1, 1 << PAIR_SLOTS):
-        slots = [slot for slot in range(PAIR_SLOTS) if free >> (PAIR_SLOTS - 1 - slot) & 1]
-        even = [slot for slot in slots if slot < BUCKET_SLOTS]
-        odd = slots[len(even) :]
-        # The first of the emptier bucket.
-        chosen[free] = (even if len(even) >= len(odd) else odd)[0]
+    free = np.unpackbits(np.arange(1 << PAIR_SLOTS, dtype=np.uint8)).reshape(-1, 2, BUCKET_SLOTS)
+    even, odd = free.argmax(axis=2).T
+    free_even, free_odd = free.sum(axis=2).T
+    # The first of the emptier bucket.
+    chosen: IntArray = np.where(free_even >= free_odd, even, BUCKET_SLOTS + odd)
     return chosen
-
-
-_CHOICE = _choices()
 
 
 class Reading(msgspec.Struct, frozen=True, eq=False):
@@ -83,7 +78,7 @@ class Bank:
       empty table, for rows that have none here) and whose high half is the bucket after it
     """
 
-    __slots__ = ("_flat_keys", "_free", "_mask", "_recent", "_tables", "bases", "buckets", "keys", "stamps")
+    __slots__ = ("_choice", "_flat_keys", "_free", "_mask", "_recent", "_tables", "bases", "buckets", "keys", "stamps")
 
     def __init__(self, buckets: int, rows: int) -> None:
         tables = min(256, max(16, _SLOTS_PER_BANK // (buckets * BUCKET_SLOTS)))
@@ -94,6 +89,7 @@ class Bank:
         self.stamps: StampArray = np.zeros((tables + 1) * buckets * BUCKET_SLOTS, np.uint32)
         self.bases: HashArray = np.full((rows, 1), _ODD, np.uint64)
         self._flat_keys: HashArray = self.keys.reshape(-1)
+        self._choice = _choices()
         self._free = [table * buckets for table in range(tables, 0, -1)]
         # A request is matched and then, mostly at once, inserted. True until a key is written.
         self._recent: tuple[HashArray, IntArray, Reading] | None = None
@@ -195,7 +191,7 @@ class Bank:
         fits = free.nonzero()[0]
         if len(fits) < len(free):
             return np.concatenate([(free == 0).nonzero()[0], self._store_some(fits, slots, hashes, stamps)])
-        chosen = slots.take(_CHOICE.take(free) + np.arange(0, len(slots), PAIR_SLOTS))
+        chosen = slots.take(self._choice.take(free) + np.arange(0, len(slots), PAIR_SLOTS))
         # Keys that chose the same slot overwrite each other, the last one counts, with its stamp. What was written is
         # read back, and losers try again.
         self._flat_keys[chosen] = hashes
