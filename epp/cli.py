@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "help"
-    if name in ("help", "version") and len(arguments) <= 1:
-        return _print(name)
+    if name in ("help", "version", "--version") and len(arguments) <= 1:
+        return _print(name.lstrip("-"))
     command = _commands().get(name)
     try:
         if command is None and name and not name.startswith("-"):
             raise UsageError(_unknown(name))
-        return command(arguments[1:]) if command is not None else _serve(arguments)
+        return command(arguments[1:]) if command is not None else _serve_or_help(arguments)
     except UsageError as error:
         print(f"epp: {error}", file=sys.stderr)
         return 2
@@ -65,6 +65,13 @@ def _print(name: str) -> int:
 
 # Each command imports its own rooms: the service never loads what only `up` needs, and a help probe loads next to
 # nothing.
+
+
+def _serve_or_help(arguments: Sequence[str]) -> int:
+    # Of the whole command, and in the shape of pflag further down: image checks look for the flags there.
+    if arguments[0] in ("--help", "-h", "-help"):
+        print(f"{HELP}\nThe flags of `epp serve`:\n")
+    return _serve(arguments)
 
 
 def _serve(arguments: Sequence[str]) -> int:

@@ -106,7 +106,7 @@ class Draft:
             self.findings.mistake(line, str(error))
             return None
         if entry is None:
-            text = f"plugin type '{type}' is not registered{remedy(type, self.catalog.names())}"
+            text = f"plugin type '{type}' is not registered{remedy(type, self.catalog.names())}; --plugin-dir adds more"
             self.findings.mistake(line, text)
         return entry
 

@@ -114,7 +114,12 @@ class Decision(msgspec.Struct, frozen=True, eq=False, gc=False):
 
 
 def _standing(result: ProfileResult, position: int) -> str:
-    parts = ", ".join([f"{s.name} {s.raw.item(position):.3g}x{s.weight:g}" for s in result.scores])
+    parts = ", ".join(
+        [
+            f"{s.name} abstained" if s.error else f"{s.name} {s.raw.item(position):.3g}x{s.weight:g}"
+            for s in result.scores
+        ]
+    )
     return f"{result.endpoints[position].name} {result.total.item(position):.3f} ({parts})"
 
 

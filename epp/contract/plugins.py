@@ -38,6 +38,9 @@ class Reads(enum.Flag):
     RESPONSE_BODY = enum.auto()
 
 
+LOAD = Reads.WAITING | Reads.RUNNING | Reads.KV_UTILIZATION
+"""What a scorer or filter is taken to read when it does not say."""
+
 SCRAPED = Reads.WAITING | Reads.RUNNING | Reads.KV_UTILIZATION | Reads.CACHE_CONFIG
 """The needs that make us read metrics pages."""
 
@@ -199,10 +202,13 @@ def scorer(
     type: str,  # noqa: A002
     *,
     aliases: Sequence[str] = (),
-    reads: Reads = Reads.NOTHING,
+    reads: Reads = LOAD,
     any_parameters: bool = False,
 ) -> Callable[[T], T]:
-    """Tag a class with `score`, or a function `(request, endpoints) -> scores`, as a scorer."""
+    """Tag a class with `score`, or a function `(request, endpoints) -> scores`, as a scorer.
+
+    `reads` says what it needs, so that nothing else is done for it; left out, the load signals are scraped for it.
+    """
     return _tag_one(type, Kind.SCORER, "score", aliases, reads, any_parameters)
 
 
@@ -213,7 +219,7 @@ def filter(  # noqa: A001 - the field's name
     reads: Reads = Reads.NOTHING,
     any_parameters: bool = False,
 ) -> Callable[[T], T]:
-    """Tag a class with `filter`, or a function `(request, endpoints) -> mask`, as a filter."""
+    """Tag a class with `filter`, or a function `(request, endpoints) -> mask`, as a filter; `reads` as for `scorer`."""
     return _tag_one(type, Kind.FILTER, "filter", aliases, reads, any_parameters)
 
 

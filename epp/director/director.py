@@ -66,7 +66,9 @@ class Director:
         else:
             found = self.pool.subset(_texts(hint))
         if not len(found):
-            why = "the pool has no endpoint" if hint is None else f"none of the subset {hint} is in the pool"
+            why = f"none of the subset {hint} is in the pool"
+            if hint is None:
+                why = "the pool has no endpoint, see --endpoints and --endpoints-file"
             raise ServiceUnavailable(
                 f"failed to find endpoint candidates for serving the request: {why}", reason="rejected-no-endpoints"
             )

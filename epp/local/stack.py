@@ -57,6 +57,7 @@ class StackConfig:
     port: int = 8080
     picker: tuple[str, ...] = (sys.executable, "-m", "epp", "serve")
     start_timeout_s: float = 30.0
+    plugin_dirs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +170,7 @@ class Stack:
             await _answers(session, url)
         tell(f"{config.pods} simulated pods")
         argv = [*config.picker, *picker_flags(places, config.config_file)]
+        argv += [f"--plugin-dir={directory}" for directory in config.plugin_dirs]
         await self._children.start("the endpoint picker", argv, self._on_picker_line)
         await _picker_ready(places.health_port)
         tell("endpoint picker")

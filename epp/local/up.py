@@ -33,7 +33,9 @@ def main(argv: Sequence[str]) -> int:
         from epp.local.session import Session, SessionConfig
         from epp.local.stack import StackConfig
 
-        stack = StackConfig(envoy, args.config or DEFAULT_CONFIG, pods=args.pods, port=args.port)
+        stack = StackConfig(
+            envoy, args.config or DEFAULT_CONFIG, pods=args.pods, port=args.port, plugin_dirs=tuple(args.plugin_dir)
+        )
         config = SessionConfig(stack, requests=args.requests, exit=args.exit, json=args.json)
         return asyncio.run(Session(config, sys.stdout, sys.stderr).run())
     except EppError as error:
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pods", type=int, default=4, metavar="N", help="simulated pods, on 127.0.1.1 to 127.0.1.N (%(default)s)")
     add("--config", type=Path, metavar="FILE", help="an EndpointPickerConfig (the one of KServe's tutorial)")
+    add("--plugin-dir", type=Path, action="append", default=[], metavar="DIR", help="plugins of your own; repeatable")
     add("--port", type=int, default=8080, metavar="P", help="Envoy's port; 0: free ports for all parts (%(default)s)")
     add("--requests", type=int, default=12, metavar="N", help="requests to send (%(default)s)")
     add("--exit", action="store_true", help="end after the requests, with code 1 if one failed")
@@ -69,3 +72,6 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--requests {args.requests}: must be 0 or more")
     if args.config is not None and not args.config.is_file():
         raise StartError(f"--config {args.config}: there is no such file")
+    for directory in args.plugin_dir:
+        if not directory.is_dir():
+            raise StartError(f"--plugin-dir {directory}: there is no such directory")

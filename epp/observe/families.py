@@ -151,11 +151,6 @@ REQUEST_PROCESSING = Family(
     "Seconds from a request's arrival to our answer.",
     (Name(_NEW + "request_processing_duration_seconds", ()),),
 )
-RESPONSE_PROCESSING = Family(
-    "histogram",
-    "Seconds we spent on one response.",
-    (Name(_NEW + "response_processing_duration_seconds", ()),),
-)
 
 _INDEXER = ("plugin_name", "plugin_type")
 PREFIX_SIZE = Family(

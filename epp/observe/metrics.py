@@ -59,8 +59,7 @@ class PrefixMetrics:
 class RequestMetrics(FamilyCollector):
     """All that is counted while requests are served.
 
-    `request_processing` (arrival to answer, seconds) and `response_processing` (our own work on a response, seconds)
-    are histograms to observe directly.
+    `request_processing` (arrival to answer, seconds) is a histogram to observe directly.
     """
 
     def __init__(self, *, max_names: int = MAX_NAMES, max_series: int = MAX_SERIES) -> None:
@@ -69,7 +68,6 @@ class RequestMetrics(FamilyCollector):
         self.series = self._table.get
         self.scheduler_e2e = Histogram(bounds.SCHEDULING_S)
         self.request_processing = Histogram(bounds.REQUEST_PROCESSING_S)
-        self.response_processing = Histogram(bounds.RESPONSE_PROCESSING_S)
         self._attempts: dict[tuple[str, str, str, str, int], int] = {}
         self._plugins: dict[tuple[str, str, str], Histogram] = {}
         self._indexes: list[PrefixMetrics] = []
@@ -103,7 +101,6 @@ class RequestMetrics(FamilyCollector):
         yield from self._series_families()
         yield families.SCHEDULER_E2E, [({}, self.scheduler_e2e)]
         yield families.REQUEST_PROCESSING, [({}, self.request_processing)]
-        yield families.RESPONSE_PROCESSING, [({}, self.response_processing)]
         yield families.SCHEDULER_ATTEMPTS, [_attempt_row(*item) for item in self._attempts.copy().items()]
         yield from self._plugin_families()
         indexes = self._indexes.copy()

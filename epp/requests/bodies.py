@@ -141,8 +141,10 @@ def read_image(body: bytes) -> Parsed:
 
 
 def _parsed(body: Any, prompts: tuple[bytes, ...], limit: Any) -> Parsed:
-    if not isinstance(body.model, str) or not body.model:
+    if body.model is None or body.model == "":
         raise BadRequest("model not found in request body; add the field `model` with the model's name")
+    if not isinstance(body.model, str):
+        raise BadRequest("model in request body is not a string; set the field `model` to the model's name")
     return Parsed(
         model=body.model,
         stream=body.stream is True,
@@ -158,7 +160,7 @@ def _decode(decoder: Any, body: bytes, wrong_shape: str) -> Any:
     except msgspec.ValidationError as error:
         raise BadRequest(f"{wrong_shape} ({error})") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"error unmarshaling request bodyMap: {error}; the body must be a JSON object") from None
+        raise BadRequest(f"error unmarshaling request bodyMap: {error}; send the body as one JSON object") from None
     except RecursionError:
         raise BadRequest("error unmarshaling request bodyMap: the JSON is nested too deeply") from None
 

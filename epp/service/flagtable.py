@@ -91,6 +91,7 @@ _POOL = (
     Flag("pool-namespace", "string", "", "namespace of the pool; empty: $NAMESPACE, or default", field="",
          env="POOL_NAMESPACE"),
     Flag("pool-group", "string", "inference.networking.k8s.io", "API group of the InferencePool", effective=False),
+    Flag("kubeconfig", "path", "", "kubeconfig file of the API server", field="", effective=False),
     Flag("endpoint-selector", "selector", "", "label selector of pods, instead of a pool", effective=False),
     Flag("endpoint-target-ports", "ints", "", "ports of the selected pods, 1 to 8, comma separated", field="",
          low=0, high=_PORT, effective=False),

@@ -39,6 +39,11 @@ class Health:
         self._draining = False
         self._watchers: set[_Watch] = set()
 
+    @property
+    def draining(self) -> bool:
+        """Whether we are going away."""
+        return self._draining
+
     def drain(self) -> None:
         """From now on we are going away."""
         self._draining = True

@@ -265,6 +265,8 @@ class Process:
         return await listeners.close(0.0)
 
     def _missing(self) -> str | None:
+        if self._health.draining:
+            return "stopping"
         if not self._pool.synced:
             return "endpoints are not known yet"
         return None if len(self._pool) else "there is no endpoint; see --endpoints and --endpoints-file"

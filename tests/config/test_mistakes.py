@@ -54,8 +54,8 @@ PLUGINS = [
     ("plugins:\n- type: queue-scorer\n- type: random-picker\n  name: queue-scorer\n",
      "line 4: duplicate plugin name 'queue-scorer', first on line 2; give one of them another name"),
     ("plugins:\n- type: queue-scoree\n",
-     f"line 2: plugin type 'queue-scoree' is not registered; did you mean 'queue-scorer'? allowed: {TYPES}"),
-    ("plugins:\n- type: quantum\n", f"line 2: plugin type 'quantum' is not registered; allowed: {TYPES}"),
+     f"line 2: plugin type 'queue-scoree' is not registered; did you mean 'queue-scorer'? allowed: {TYPES}; --plugin-dir adds more"),
+    ("plugins:\n- type: quantum\n", f"line 2: plugin type 'quantum' is not registered; allowed: {TYPES}; --plugin-dir adds more"),
 ]  # fmt: skip
 
 PROFILES = [

@@ -42,7 +42,6 @@ B8 = "0.0005 0.00205 0.005 0.01 0.02 0.04 0.06 0.08 0.1 0.125 0.15 0.2 0.3 0.4 0
 B9 = "0.001 0.005 0.01 0.02 0.04 0.06 0.08 0.1 0.15 0.2 0.3 0.5 0.75 1 2"
 B10 = "0.0001 0.0002 0.0005 0.001 0.002 0.005 0.01 0.02 0.05 0.1"
 B11 = "0.0005 0.001 0.002 0.005 0.01 0.015 0.025 0.04 0.06 0.1 0.25 0.5 1 2.5 5 10"
-B12 = "0.0001 0.00025 0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5"
 RATIO = "0 0.1 0.2 0.3 0.4 0.5 0.6 0.7 0.8 0.9 1"
 BYTES = "0 16 32 64 128 256 512 1024 2048 4096 8192 16384 32768 65536"
 ATTEMPT = "status target_model_name endpoint_name namespace port"
@@ -78,7 +77,6 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     "llm_d_epp_scheduler_attempts_total": ("counter", ATTEMPT, ""),
     "llm_d_epp_plugin_duration_seconds": ("histogram", PLUGIN, B10),
     "llm_d_epp_request_processing_duration_seconds": ("histogram", "", B11),
-    "llm_d_epp_response_processing_duration_seconds": ("histogram", "", B12),
     "llm_d_epp_info": ("gauge", "commit build_ref", ""),
     "llm_d_epp_datalayer_poll_errors_total": ("counter", "source_type", ""),
     "llm_d_epp_prefix_indexer_size": ("gauge", "plugin_name plugin_type", ""),
@@ -149,7 +147,6 @@ def everything(endpoints: Callable[..., Endpoints]) -> MetricsRegistry:
     requests.plugin_duration("Scorer", "queue-scorer", "q2").observe(0.00015)
     requests.plugin_duration("PreRequest", "prefix-cache-scorer", "p").observe(0.00015)
     requests.request_processing.observe(0.0007)
-    requests.response_processing.observe(0.0007)
     requests.prefix_index("p", "prefix-cache-scorer", lambda: 77).matched(750, 1000)
     readings = Readings(
         plugin_errors=lambda: {"q1": 2},

@@ -120,3 +120,14 @@ def test_the_readme_example_works_as_printed(monkeypatch: pytest.MonkeyPatch) ->
     namespace["test_idle_endpoints_win_short_prompts"]()
     long = make_request("word " * 1000)
     assert make_plugin(target).score(long, make_endpoints(in_flight_tokens=[0, 9000])).tolist() == [1.0, 1.0]
+
+
+def test_the_plugin_of_the_front_page_gets_what_it_reads() -> None:
+    page = (GALLERY.parent / "README.md").read_text()
+    [block] = [b for b in re.findall(r"```python\n(.*?)```", page, re.S) if "@scorer" in b]
+    namespace: dict[str, Any] = {}
+    exec(block, namespace)
+    _, spec = tagged(namespace)
+    assert Reads.KV_UTILIZATION in spec.reads
+    scores = make_plugin(namespace["free_kv"]).score(make_request(), make_endpoints(kv_utilization=[0.9, 0.1]))
+    assert scores.tolist() == pytest.approx([0.1, 0.9])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import struct
 from typing import Any
@@ -111,9 +112,8 @@ def test_tags() -> None:
 def test_docstrings_say_everything_in_order(plugin: type) -> None:
     spec = spec_of(plugin)
     assert spec is not None
-    places = [
-        spec.doc.index(f"\n    {part}:") for part in ("Formula", "Range", "Reads", "Cost", "Without data", "Origin")
-    ]
+    doc = inspect.cleandoc(spec.doc)
+    places = [doc.index(f"\n{part}:") for part in ("Formula", "Range", "Reads", "Cost", "Without data", "Origin")]
     assert places == sorted(places)
 
 

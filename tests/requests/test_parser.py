@@ -117,7 +117,7 @@ def test_images_have_no_prefix_to_follow() -> None:
         ("conversations", b'{"model":"m"}', "invalid conversations request: must have items field"),
         ("images/generations", b'{"model":"m","prompt":1}', "must have prompt field"),
         ("completions", b'{"prompt":"x"}', "model not found in request body"),
-        ("completions", b'{"prompt":"x","model":7}', "model not found in request body"),
+        ("completions", b'{"prompt":"x","model":7}', "model in request body is not a string"),
         ("completions", b"no", "error unmarshaling request bodyMap"),
         ("completions", b'{"prompt":"x"', "error unmarshaling request bodyMap"),
         ("completions", b"\xff\xfe", "error unmarshaling request bodyMap"),

@@ -29,8 +29,9 @@ def test_without_arguments_it_says_what_there_is() -> None:
             assert f"  epp {command} " in done.stdout
 
 
-def test_the_version() -> None:
-    done = run("version")
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_the_version(argument: str) -> None:
+    done = run(argument)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{epp.__version__}\n", "")
 
 
@@ -38,7 +39,9 @@ def test_the_version() -> None:
 def test_help_of_the_service_lists_its_flags(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("Usage of epp:\n")
+    assert "Usage of epp:\n" in done.stdout
+    whole = arguments in (("--help",), ("-h",))
+    assert ("  epp up " in done.stdout) == whole, "help of the whole command names the others too"
     for flag in ("--grpc-port int", "--secure-serving", "--endpoints ", "--endpoints-file ", "--config-file "):
         assert f"      {flag}" in done.stdout
 
