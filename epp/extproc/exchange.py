@@ -19,7 +19,7 @@ A stream that does not say its modes is taken as FULL_DUPLEX_STREAMED.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -262,8 +262,3 @@ def _plain(value: Any) -> Any:
     if kind is None or kind == "null_value":
         return None
     return getattr(value, kind)
-
-
-def plain_metadata(metadata: Mapping[str, Mapping[str, Any]], namespace: str, key: str) -> Any:
-    """One value out of filter metadata, or None."""
-    return metadata.get(namespace, {}).get(key)

@@ -46,7 +46,10 @@ BAD_BODIES = {
     "binary": (bytes(range(256)), "BadRequest - error unmarshaling request bodyMap"),
     "a list": (b"[1, 2]", "BadRequest - invalid chat completions request"),
     "no model": (b'{"messages": [{"role": "user", "content": "x"}]}', "BadRequest - model not found in request body"),
-    "model is a number": (b'{"model": 7, "messages": [{"role": "user"}]}', "BadRequest - model not found"),
+    "model is a number": (
+        b'{"model": 7, "messages": [{"role": "user"}]}',
+        "BadRequest - model in request body is not a string",
+    ),
     "no messages": (b'{"model": "m"}', "must have valid messages field"),
     "empty messages": (b'{"model": "m", "messages": []}', "must have valid messages field"),
     "messages of another kind": (b'{"model": "m", "messages": "hi"}', "must have valid messages field"),
