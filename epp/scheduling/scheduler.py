@@ -26,11 +26,6 @@ class Scheduler:
         self._handler = handler
         self._clock = clock
 
-    @property
-    def profiles(self) -> Mapping[str, Profile]:
-        """The profiles by name."""
-        return self._profiles
-
     def schedule(self, request: InferenceRequest, endpoints: Endpoints) -> Decision:
         """Choose an endpoint for `request`. Raises `ResourceExhausted` (429) when no profile found one."""
         results: dict[str, ProfileResult | None] = {}

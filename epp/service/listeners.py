@@ -28,7 +28,6 @@ class Listeners:
 
     ext_proc: Listener
     health: Listener
-    tls: TlsSource | None
     reloads: asyncio.Task[None] | None = None
 
     async def close(self, grace_s: float) -> None:
@@ -64,7 +63,7 @@ async def open_listeners(options: Options, director: Director, health: Health, c
     except BaseException:
         await health_listener.close(0.0)
         raise
-    listeners = Listeners(ext_proc, health_listener, tls)
+    listeners = Listeners(ext_proc, health_listener)
     if tls is not None and options.cert_path is not None:
         listeners.reloads = asyncio.create_task(tls.watch())
     return listeners

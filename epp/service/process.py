@@ -152,6 +152,9 @@ class Process:
         assembly = assemble(configuration, self._clock, self._options.seed)
         settings = scrape_settings_of(self._options, configuration)
         plan = plan_of(assembly, self._clock)
+        rng = random.Random(self._rng.random())
+        scraper = Scraper(self._pool.record, assembly.reads, settings, rng, self._pool.suspect)
+        # Nothing above changed anything: up to here a bad configuration is refused as a whole.
         for warning in configuration.warnings:
             log.warning("configuration %s: %s", configuration.source, warning)
         for note in configuration.notes:
@@ -163,8 +166,6 @@ class Process:
             self._pool.unsubscribe(hook.object)
         for hook in assembly.endpoint_hooks:
             self._pool.subscribe(hook.object)
-        rng = random.Random(self._rng.random())
-        scraper = Scraper(self._pool.record, assembly.reads, settings, rng, self._pool.suspect)
         if self._scraper is not None:
             self._pool.unsubscribe(self._scraper)
             self._scraper.stop()
@@ -183,7 +184,6 @@ class Process:
             )
         else:
             self._director.plan = plan
-            log.info("configuration %s is in force from now on", configuration.source)
 
     async def _discover(self) -> None:
         source = self._source()
@@ -293,11 +293,10 @@ def _source_ended(task: asyncio.Task[None]) -> None:
 
 def _discovery_of(assembly: Assembly) -> object:
     name = assembly.configuration.discovery
-    return (
-        None
-        if name is None
-        else (assembly.configuration.instance(name).type, assembly.configuration.instance(name).parameters)
-    )
+    if name is None:
+        return None
+    instance = assembly.configuration.instance(name)
+    return instance.type, instance.parameters
 
 
 def _request_ids(rng: random.Random) -> Callable[[], str]:
