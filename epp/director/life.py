@@ -46,7 +46,7 @@ log = logging.getLogger("epp.director")
 UNREACHED_S = 1.0
 INLINE_DECODE_BYTES = 64 * 1024
 """A compressed body longer than this is inflated in a thread."""
-_CAUSES = {End.COMPLETE: Cause.COMPLETE, End.GONE: Cause.CLIENT_GONE, End.FAILED: Cause.ERROR}
+_CAUSES = {End.COMPLETE: Cause.COMPLETE, End.UNWATCHED: Cause.COMPLETE, End.GONE: Cause.CLIENT_GONE, End.FAILED: Cause.ERROR}
 
 
 class Life:

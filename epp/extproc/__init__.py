@@ -21,7 +21,7 @@ is answered as that mode asks; the handler does not see the difference, except t
 
 from epp.extproc.driver import PATH, Driver, Outlet, service
 from epp.extproc.exchange import Exchange
-from epp.extproc.handler import BodyMode, End, Handler, HeaderList, HttpRequest, Immediate, Outcome, Route
+from epp.extproc.handler import BodyMode, End, Handler, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 
 __all__ = [
     "PATH",
@@ -36,5 +36,6 @@ __all__ = [
     "Outcome",
     "Outlet",
     "Route",
+    "Watch",
     "service",
 ]

@@ -4,7 +4,7 @@
 `receive(data)` returns the replies to send. When it needs the handler's decision it calls `handler.request`; if that
 returns an awaitable, `awaiting` holds it, later messages wait, and the driver calls `decided(outcome)`. The handler's
 `closed` is called exactly once: as soon as the end of the response has been processed, or we ended the stream, or by
-`cancel`. `finished` says that nothing more will be sent and the stream should be ended with status OK.
+`close`. `finished` says that nothing more will be sent and the stream should be ended with status OK.
 
 When each request body mode is decided, and on which message the decision travels:
 
@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError
 
 from epp.contract.errors import ProtocolError
 from epp.extproc import replies, wire
-from epp.extproc.handler import BodyMode, End, Handler, HttpRequest, Immediate, Outcome
+from epp.extproc.handler import BodyMode, End, Handler, HttpRequest, Immediate, Outcome, Watch
 from epp.extproc.replies import Replies
 from epp.protos.ext_proc_pb2 import ProcessingRequest
 
@@ -57,6 +57,7 @@ class Exchange:
         "_response_duplex",
         "_trailers",
         "_waiting_messages",
+        "_watch",
         "awaiting",
         "finished",
     )
@@ -77,6 +78,7 @@ class Exchange:
         self._decided = False
         self._closed = False
         self._waiting_messages: list[bytes] = []
+        self._watch = Watch.BODY
         self.awaiting: Awaitable[Outcome] | None = None
         self.finished = False
 
@@ -195,7 +197,7 @@ class Exchange:
 
     def _answer(self, outcome: Outcome) -> list[bytes]:
         if isinstance(outcome, Immediate):
-            self._end()
+            self._end(End.COMPLETE)
             return [replies.immediate(outcome)]
         if self._from_body:
             out = [replies.route_trailers(outcome) if self._trailers else replies.route_body(outcome)]
@@ -207,8 +209,9 @@ class Exchange:
             if self._trailers:
                 out.append(self._replies.request_trailers)
         self._body = []
-        if not outcome.response:
-            self._end()
+        self._watch = outcome.watch
+        if self._watch is Watch.NOTHING:
+            self._end(End.UNWATCHED)
         return out
 
     def _response_headers(self, message: Any) -> list[bytes]:
@@ -216,6 +219,8 @@ class Exchange:
         headers = self._handler.response_headers(_headers(message), end)
         if end:
             self.close(End.COMPLETE)
+        elif self._watch is Watch.HEADERS:
+            self._end(End.UNWATCHED)
         return [self._replies.headers(headers)]
 
     def _response_body(self, encoded: bytes, chunk: bytes, end: bool) -> list[bytes]:
@@ -233,9 +238,9 @@ class Exchange:
         for namespace, struct in message.metadata_context.filter_metadata.items():
             self._metadata[namespace] = _plain_struct(struct)
 
-    def _end(self) -> None:
+    def _end(self, end: End) -> None:
         self.finished = True
-        self.close(End.COMPLETE)
+        self.close(end)
 
 
 def _headers(message: Any) -> Headers:

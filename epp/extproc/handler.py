@@ -43,13 +43,23 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
 HeaderList = Sequence[tuple[str, bytes]]
 
 
+class Watch(enum.IntEnum):
+    """How much of the response a handler wants to see. What it does not watch, Envoy does not send."""
+
+    NOTHING = 0
+    """The stream ends with the request phase."""
+    HEADERS = 1
+    """The stream ends with the answer to the response's headers."""
+    BODY = 2
+
+
 class Route(msgspec.Struct, frozen=True, gc=False):
     """Send the request on.
 
     * set_headers: request headers to set, overwriting; remove_headers: names to remove
     * metadata: dynamic metadata by namespace
     * body: a replacement of the body, None to forward the original bytes
-    * response: whether the handler wants to see the response; when not, the stream ends after the request phase
+    * watch: how much of the response the handler wants to see; the stream ends as soon as it has
     * reused: the handler will answer with this very object again, so its serialised form is worth keeping
     """
 
@@ -57,7 +67,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     remove_headers: Sequence[str] = ()
     metadata: Mapping[str, Any] = msgspec.field(default_factory=dict)
     body: bytes | None = None
-    response: bool = True
+    watch: Watch = Watch.BODY
     reused: bool = False
 
 
@@ -76,7 +86,9 @@ class End(enum.Enum):
     """How a stream ended, seen from ext_proc."""
 
     COMPLETE = "complete"
-    """The end of the response (or its trailers) was processed, or we ended the stream ourselves."""
+    """The end of the response (or its trailers) was processed, or we answered the request ourselves."""
+    UNWATCHED = "unwatched"
+    """We ended the stream, as the handler wanted to see no more (`Watch`); the request goes on without us."""
     GONE = "gone"
     """The client or Envoy went away first."""
     FAILED = "failed"

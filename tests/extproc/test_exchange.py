@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.contract.errors import ProtocolError
-from epp.extproc import BodyMode, End, Exchange, HeaderList, HttpRequest, Immediate, Outcome, Route
+from epp.extproc import BodyMode, End, Exchange, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 from epp.extproc.replies import CHUNK_BYTES, Replies
 from epp.protos.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 
@@ -249,12 +249,12 @@ def test_a_body_over_the_limit_is_decided_on_its_beginning() -> None:
 
 
 def test_a_route_that_wants_no_response_ends_after_the_request_phase() -> None:
-    handler = Recorder(Route(response=False))
+    handler = Recorder(Route(watch=Watch.NOTHING))
     machine = exchange(handler)
     machine.receive(headers())
     machine.receive(body(b"{}", True))
     assert machine.finished
-    assert handler.ends == [End.COMPLETE]
+    assert handler.ends == [End.UNWATCHED]
 
 
 def routed(handler: Recorder, response: BodyMode = DUPLEX) -> Exchange:
@@ -262,6 +262,15 @@ def routed(handler: Recorder, response: BodyMode = DUPLEX) -> Exchange:
     machine.receive(headers(response=response))
     machine.receive(body(b"{}", True))
     return machine
+
+
+def test_a_route_that_watches_the_headers_ends_with_the_answer_to_them() -> None:
+    handler = Recorder(Route(watch=Watch.HEADERS))
+    machine = routed(handler)
+    assert not machine.finished
+    assert kinds(machine.receive(response_headers())) == ["response_headers"]
+    assert machine.finished
+    assert handler.ends == [End.UNWATCHED]
 
 
 def test_the_response_passes_by_and_completes_at_its_end() -> None:
@@ -391,7 +400,7 @@ MESSAGES = st.sampled_from(
 )  # fmt: skip
 
 
-@given(st.lists(MESSAGES, max_size=12), st.sampled_from([ROUTE, Immediate(429), Route(response=False)]))
+@given(st.lists(MESSAGES, max_size=12), st.sampled_from([ROUTE, Immediate(429), Route(watch=Watch.NOTHING)]))
 def test_any_order_of_messages_decides_and_closes_at_most_once(messages: list[bytes], outcome: Outcome) -> None:
     handler = Recorder(outcome)
     machine = exchange(handler)
