@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from epp.contract.signals import Signal
+
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
@@ -59,13 +61,14 @@ class Endpoint:
 
 
 class Columns:
-    """The pool table's arrays; index is an endpoint's `row`. Shapes are all (capacity,), dtype float64.
+    """The pool table's arrays; index is an endpoint's `row`. Shapes are (capacity,), dtype float64, if not said.
 
     * waiting, running: requests, as scraped
     * kv_utilization: 0..1, as scraped
     * block_size_tokens, num_blocks: cache configuration as scraped, 0 when unknown
     * scraped_at_s: the clock's time of the last good scrape, -inf when there was none
     * in_flight_requests, in_flight_tokens: leases held now
+    * seen_at_s: the clock's time when a page last said the signal, -inf when none did; shape (len(Signal), capacity)
     """
 
     NAMES = (
@@ -78,7 +81,7 @@ class Columns:
         "in_flight_requests",
         "in_flight_tokens",
     )
-    __slots__ = (*NAMES, "_label_cache", "endpoints")
+    __slots__ = (*NAMES, "_label_cache", "endpoints", "seen_at_s")
 
     waiting: FloatArray
     running: FloatArray
@@ -88,11 +91,13 @@ class Columns:
     scraped_at_s: FloatArray
     in_flight_requests: FloatArray
     in_flight_tokens: FloatArray
+    seen_at_s: FloatArray
 
     def __init__(self, capacity: int = 16) -> None:
         for name in self.NAMES:
             setattr(self, name, np.zeros(capacity))
         self.scraped_at_s.fill(-np.inf)
+        self.seen_at_s = np.full((len(Signal), capacity), -np.inf)
         self.endpoints: tuple[Endpoint | None, ...] = (None,) * capacity
         self._label_cache: dict[str, NDArray[np.object_]] = {}
 
@@ -107,7 +112,16 @@ class Columns:
         for name in self.NAMES:
             fill = -np.inf if name == "scraped_at_s" else 0.0
             setattr(self, name, np.concatenate([getattr(self, name), np.full(extra, fill)]))
+        never = np.full((len(Signal), extra), -np.inf)
+        self.seen_at_s = np.concatenate([self.seen_at_s, never], axis=1)
         self.replace_endpoints(self.endpoints + (None,) * extra)
+
+    def clear_row(self, row: int) -> None:
+        """Forget what is known of `row`; called by the one writer when a new life begins there."""
+        for name in self.NAMES:
+            getattr(self, name)[row] = 0.0
+        self.scraped_at_s[row] = -np.inf
+        self.seen_at_s[:, row] = -np.inf
 
     def replace_endpoints(self, endpoints: tuple[Endpoint | None, ...]) -> None:
         """Change membership; called by the one writer. Earlier candidate sets keep the tuple they saw."""
@@ -156,6 +170,11 @@ class Endpoints:
     def age_s(self) -> FloatArray:
         """Seconds since the last good scrape, inf when there was none."""
         age: FloatArray = self.now_s - self.columns.scraped_at_s[self.rows]
+        return age
+
+    def signal_age_s(self, signal: Signal) -> FloatArray:
+        """Seconds since a page last said `signal`, inf when none did."""
+        age: FloatArray = self.now_s - self.columns.seen_at_s[signal, self.rows]
         return age
 
     def label(self, key: str) -> NDArray[np.object_]:

@@ -3,7 +3,19 @@
 
 from __future__ import annotations
 
+import enum
+
 import msgspec
+
+
+class Signal(enum.IntEnum):
+    """What a page can say or leave out on its own; the first index of `Columns.seen_at_s`."""
+
+    WAITING = 0
+    RUNNING = 1
+    KV_UTILIZATION = 2
+    CACHE_CONFIG = 3
+    LORA = 4
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):

@@ -24,7 +24,7 @@ import numpy as np
 from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Clock, Columns, Endpoint, Endpoints, IntArray
 from epp.contract.plugins import EndpointHook
-from epp.contract.signals import Sample
+from epp.contract.signals import Sample, Signal
 from epp.endpoints.lease import Lease
 
 log = logging.getLogger("epp.endpoints")
@@ -124,19 +124,25 @@ class Pool:
         """Write what a scrape said; values the page did not have stay. False when the endpoint is gone."""
         if not self._alive(endpoint):
             return False
-        columns, row = self.columns, endpoint.row
+        columns, row, now_s = self.columns, endpoint.row, self._clock()
         self._suspects.pop(row, None)
+        seen_at_s = columns.seen_at_s
         if sample.waiting is not None:
             columns.waiting[row] = sample.waiting
+            seen_at_s[Signal.WAITING, row] = now_s
         if sample.running is not None:
             columns.running[row] = sample.running
+            seen_at_s[Signal.RUNNING, row] = now_s
         if sample.kv_utilization is not None:
             columns.kv_utilization[row] = sample.kv_utilization
+            seen_at_s[Signal.KV_UTILIZATION, row] = now_s
         if sample.block_size_tokens is not None:
             columns.block_size_tokens[row] = sample.block_size_tokens
+            seen_at_s[Signal.CACHE_CONFIG, row] = now_s
         if sample.num_blocks is not None:
             columns.num_blocks[row] = sample.num_blocks
-        columns.scraped_at_s[row] = self._clock()
+            seen_at_s[Signal.CACHE_CONFIG, row] = now_s
+        columns.scraped_at_s[row] = now_s
         return True
 
     def charge(self, endpoint: Endpoint, tokens: float) -> Lease:
@@ -166,9 +172,7 @@ class Pool:
             self.columns.grow(capacity * 2)
             self._free = list(range(capacity * 2 - 1, capacity - 1, -1))
         row = self._free.pop()
-        for name in Columns.NAMES:
-            getattr(self.columns, name)[row] = 0.0
-        self.columns.scraped_at_s[row] = -np.inf
+        self.columns.clear_row(row)
         endpoint = _identity(spec, row, next(self._generations))
         self._live[key] = (spec, endpoint)
         return endpoint

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Endpoint
-from epp.contract.signals import Sample
+from epp.contract.signals import Sample, Signal
 from epp.endpoints.lease import Lease
 from epp.endpoints.pool import SUSPECT_S, Pool
 from epp.testing import FakeClock
@@ -114,6 +114,28 @@ def test_a_sample_leaves_what_it_does_not_say() -> None:
     seen = pool.candidates()
     assert (seen.waiting[0], seen.running[0], seen.kv_utilization[0]) == (3, 2, 0.5)
     assert (seen.block_size_tokens[0], seen.num_blocks[0], seen.age_s[0]) == (16, 1000, 0)
+
+
+def test_each_signal_has_its_own_age() -> None:
+    clock = FakeClock()
+    pool = Pool(clock, capacity=1)
+    pool.apply([spec(1)])
+    [endpoint] = pool.candidates()
+    pool.record(endpoint, Sample(1, 2, 0.5, 16, None))
+    clock.advance(5.0)
+    pool.record(endpoint, Sample(waiting=3, num_blocks=1000))
+    pool.apply([spec(1), spec(2)])  # the table grows
+    seen = pool.candidates()
+    ages = {signal.name: seen.signal_age_s(signal).tolist() for signal in Signal}
+    assert ages == {
+        "WAITING": [0, np.inf],
+        "RUNNING": [5, np.inf],
+        "KV_UTILIZATION": [5, np.inf],
+        "CACHE_CONFIG": [0, np.inf],
+        "LORA": [np.inf, np.inf],
+    }
+    pool.apply([spec(1, incarnation="another"), spec(2)])
+    assert pool.candidates().signal_age_s(Signal.WAITING).tolist() == [np.inf, np.inf], "a new life knows nothing"
 
 
 def test_a_lease_gives_back_once_and_its_tokens_early() -> None:
