@@ -63,6 +63,8 @@ class Endpoint:
 class Columns:
     """The pool table's arrays; index is an endpoint's `row`. Shapes are (capacity,), dtype float64, if not said.
 
+    All are views of one array, `table`, so that everything known at a moment is copied at once; write to them in place.
+
     * waiting, running: requests, as scraped
     * kv_utilization: 0..1, as scraped
     * block_size_tokens, num_blocks: cache configuration as scraped, 0 when unknown
@@ -81,7 +83,7 @@ class Columns:
         "in_flight_requests",
         "in_flight_tokens",
     )
-    __slots__ = (*NAMES, "_label_cache", "endpoints", "seen_at_s")
+    __slots__ = (*NAMES, "_label_cache", "endpoints", "seen_at_s", "table")
 
     waiting: FloatArray
     running: FloatArray
@@ -92,12 +94,10 @@ class Columns:
     in_flight_requests: FloatArray
     in_flight_tokens: FloatArray
     seen_at_s: FloatArray
+    table: FloatArray
 
     def __init__(self, capacity: int = 16) -> None:
-        for name in self.NAMES:
-            setattr(self, name, np.zeros(capacity))
-        self.scraped_at_s.fill(-np.inf)
-        self.seen_at_s = np.full((len(Signal), capacity), -np.inf)
+        self._use(self._unknown(capacity))
         self.endpoints: tuple[Endpoint | None, ...] = (None,) * capacity
         self._label_cache: dict[str, NDArray[np.object_]] = {}
 
@@ -109,19 +109,12 @@ class Columns:
     def grow(self, capacity: int) -> None:
         """Make room for `capacity` rows; rows keep their numbers and values."""
         extra = capacity - self.capacity
-        for name in self.NAMES:
-            fill = -np.inf if name == "scraped_at_s" else 0.0
-            setattr(self, name, np.concatenate([getattr(self, name), np.full(extra, fill)]))
-        never = np.full((len(Signal), extra), -np.inf)
-        self.seen_at_s = np.concatenate([self.seen_at_s, never], axis=1)
+        self._use(np.concatenate([self.table, self._unknown(extra)], axis=1))
         self.replace_endpoints(self.endpoints + (None,) * extra)
 
     def clear_row(self, row: int) -> None:
         """Forget what is known of `row`; called by the one writer when a new life begins there."""
-        for name in self.NAMES:
-            getattr(self, name)[row] = 0.0
-        self.scraped_at_s[row] = -np.inf
-        self.seen_at_s[:, row] = -np.inf
+        self.table[:, row] = self._unknown(1)[:, 0]
 
     def replace_endpoints(self, endpoints: tuple[Endpoint | None, ...]) -> None:
         """Change membership; called by the one writer. Earlier candidate sets keep the tuple they saw."""
@@ -135,6 +128,19 @@ class Columns:
             column = np.array([None if e is None else e.labels.get(key) for e in self.endpoints], dtype=np.object_)
             self._label_cache[key] = column
         return column
+
+    def _unknown(self, capacity: int) -> FloatArray:
+        """A table of rows of which nothing is known: numbers are 0, times are -inf."""
+        table = np.zeros((len(self.NAMES) + len(Signal), capacity))
+        table[self.NAMES.index("scraped_at_s")] = -np.inf
+        table[len(self.NAMES) :] = -np.inf
+        return table
+
+    def _use(self, table: FloatArray) -> None:
+        self.table = table
+        for at, name in enumerate(self.NAMES):
+            setattr(self, name, table[at])
+        self.seen_at_s = table[len(self.NAMES) :]
 
 
 def _column(name: str, doc: str) -> Any:
