@@ -38,6 +38,18 @@ class PageSink(Protocol):
         ...
 
 
+class Meter(Protocol):
+    """Who wants to know what reading costs (`Turns`)."""
+
+    def seconds(self) -> float:
+        """A clock."""
+        ...
+
+    def spent(self, seconds: float, /) -> None:
+        """So much of it was spent."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class PageSource:
     """Where a page is. `tls` None means plain HTTP."""
@@ -66,6 +78,7 @@ class PageReader:
 
     * timeout_s: for one read, connecting included
     * max_bytes: of a page
+    * meter: told what receiving costs, the sink's part included
     """
 
     def __init__(
@@ -77,10 +90,12 @@ class PageReader:
         buffers: BufferPool,
         timeout_s: float = 1.0,
         max_bytes: int = 8 * MIB,
+        meter: Meter | None = None,
     ) -> None:
         self.source = source
         self.max_bytes = max_bytes
         self.buffers = buffers
+        self.meter = meter
         self._request = source.request
         self._sink = sink
         self._loop = loop
@@ -180,6 +195,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._view = memoryview(b"")
         self._filled = 0
         self._usual_bytes = 0
+        self._began_s = 0.0
         self.keep_alive = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -201,6 +217,10 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        meter = self._reader.meter
+        if meter is not None:
+            # What the system takes to fill the buffer counts too.
+            self._began_s = meter.seconds()
         buffer = self._buffer
         if buffer is None:
             # One byte beyond the usual size shows at once whether there is more.
@@ -216,6 +236,12 @@ class _Connection(asyncio.BufferedProtocol):
         return self._view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._received(nbytes)
+        meter = self._reader.meter
+        if meter is not None:
+            meter.spent(meter.seconds() - self._began_s)
+
+    def _received(self, nbytes: int) -> None:
         self._filled += nbytes
         parser, buffer = self._parser, self._buffer
         if buffer is None:

@@ -2,7 +2,8 @@
 """Keeps reading the metrics pages of all endpoints, and tells the pool what they say.
 
 One connection and one timer per endpoint. Polls of different endpoints are spread evenly over the interval, so the
-work of a large pool comes as a trickle and not in bursts. Nothing is scraped when nothing needs it.
+work of a large pool comes as a trickle and not in bursts; how often is decided in `pace`, how much at a time in
+`turns`. Nothing is scraped when nothing needs it.
 
 All calls are on the event loop's thread. Times are seconds of the loop's clock.
 """
@@ -10,6 +11,7 @@ All calls are on the event loop's thread. Times are seconds of the loop's clock.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import ssl
@@ -17,13 +19,30 @@ import ssl
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED, Reads
 from epp.signals.buffers import BufferPool
+from epp.signals.pace import Pace
 from epp.signals.reader import PageReader, PageSink, PageSource
 from epp.signals.scan import PageScanner, wanted_fields
 from epp.signals.settings import ScrapeSettings
-from epp.signals.target import Lost, OpenReader, Reader, Record, ScrapeCounts, ScrapeState, Target, Timers
+from epp.signals.target import (
+    InFlight,
+    Lost,
+    OpenReader,
+    Reader,
+    Record,
+    ScrapeCounts,
+    ScrapeState,
+    Surroundings,
+    Target,
+)
+from epp.signals.timers import Timers
 from epp.signals.tls import tls_context
+from epp.signals.turns import Turns
+
+log = logging.getLogger("epp.signals")
 
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
+# A cost measured over fewer polls may be that of connecting.
+_TRUSTED_POLLS = 512
 
 
 class Scraper:
@@ -34,18 +53,29 @@ class Scraper:
     * reads: what the configuration needs; only that is looked for
     * rng: places the polls in time
     * lost: told when an endpoint refuses or drops a connection to the port that serves requests
+    * in_flight: what an endpoint has of us; it is not idle then
+
+    `pace.arrived` is to be called when a request arrives, if there is an idle interval.
     """
 
     def __init__(
-        self, record: Record, reads: Reads, settings: ScrapeSettings, rng: random.Random, lost: Lost | None = None
+        self,
+        record: Record,
+        reads: Reads,
+        settings: ScrapeSettings,
+        rng: random.Random,
+        lost: Lost | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:
         self.counts = ScrapeCounts()
         self.settings = settings
+        self.pace = Pace(settings.interval_s, settings.idle_interval_s, self._hurry)
+        self.turns = Turns(settings.loop_share, self._measured)
+        self._around = Surroundings(settings, record, in_flight or _nothing, self.pace, self.turns, self.counts, rng)
         self._reads = reads & SCRAPED
-        self._record = record
         self._lost = lost or _nobody
-        self._rng = rng
         self._phase = rng.random()
+        self._stretched = False
         self._targets: dict[tuple[str, int], Target] = {}
         self._timers: Timers | None = None
         self._open_reader: OpenReader | None = None
@@ -58,14 +88,18 @@ class Scraper:
 
     def start(self, timers: Timers | None = None, open_reader: OpenReader | None = None) -> None:
         """Begin, with the endpoints known so far. Without arguments: on the running event loop, over the network."""
-        self._timers = timers or asyncio.get_running_loop()
-        self._open_reader = open_reader or _network_readers(self.settings, self._tls)
+        self._timers = timers = timers or asyncio.get_running_loop()
+        self._open_reader = open_reader or _network_readers(self.settings, self._tls, self.turns)
+        self.turns.start(timers)
+        self.pace.start(timers)
         for target in self._targets.values():
             self._launch(target)
 
     def stop(self) -> None:
         """End all polls and connections, for good."""
         self._timers = None
+        self.pace.stop()
+        self.turns.stop()
         for target in self._targets.values():
             target.close()
 
@@ -76,7 +110,7 @@ class Scraper:
         scanner = PageScanner(self.settings.engine, self._reads)
         # A metrics port of its own says nothing about the port that requests go to.
         lost = self._lost if self.settings.port in (0, endpoint.port) else _nobody
-        target = Target(endpoint, scanner, self._record, self.settings, self.counts, self._rng, lost)
+        target = Target(endpoint, scanner, self._around, lost)
         self._targets[_key(endpoint)] = target
         self._launch(target)
 
@@ -90,6 +124,30 @@ class Scraper:
         """How it goes, per endpoint. May be called from another thread."""
         return [target.state for target in list(self._targets.values())]
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two polls of one endpoint while requests are routed, as the share of the loop allows."""
+        return max(self.settings.interval_s, self.turns.round_s(len(self._targets)))
+
+    def _hurry(self) -> None:
+        for target in list(self._targets.values()):
+            target.hurry()
+
+    def _measured(self) -> None:
+        interval_s, settings = self.interval_s, self.settings
+        if self._stretched or self.turns.measured_polls < _TRUSTED_POLLS or interval_s < 1.1 * settings.interval_s:
+            return
+        self._stretched = True
+        log.warning(
+            "%d endpoints are read every %.0f ms instead of every %.0f ms: a page takes %.0f us, and reading may take "
+            "%.0f%% of the event loop; --metrics-max-loop-share allows more",
+            len(self._targets),
+            interval_s * 1e3,
+            settings.interval_s * 1e3,
+            self.turns.cost_s * 1e6,
+            settings.loop_share * 100,
+        )
+
     def _launch(self, target: Target) -> None:
         if self._timers is not None and self._open_reader is not None:
             # Multiples of the golden ratio fill the interval evenly however many endpoints come and go.
@@ -99,6 +157,11 @@ class Scraper:
 
 def _nobody(_endpoint: Endpoint) -> None:
     """Nobody wants to know."""
+
+
+def _nothing(_endpoint: Endpoint) -> float:
+    """Nothing is known to be there."""
+    return 0.0
 
 
 def _key(endpoint: Endpoint) -> tuple[str, int]:
@@ -111,14 +174,20 @@ def _tls(settings: ScrapeSettings) -> ssl.SSLContext:
     )
 
 
-def _network_readers(settings: ScrapeSettings, tls: ssl.SSLContext | None) -> OpenReader:
+def _network_readers(settings: ScrapeSettings, tls: ssl.SSLContext | None, turns: Turns) -> OpenReader:
     loop = asyncio.get_running_loop()
     buffers = BufferPool()
 
     def open_reader(endpoint: Endpoint, sink: PageSink) -> Reader:
         source = PageSource(endpoint.ip, settings.port or endpoint.port, settings.path, tls)
         return PageReader(
-            source, sink, loop=loop, buffers=buffers, timeout_s=settings.timeout_s, max_bytes=settings.max_page_bytes
+            source,
+            sink,
+            loop=loop,
+            buffers=buffers,
+            timeout_s=settings.timeout_s,
+            max_bytes=settings.max_page_bytes,
+            meter=turns,
         )
 
     return open_reader

@@ -11,6 +11,8 @@ from epp.signals.buffers import MIB
 from epp.signals.engines import VLLM, EngineMetrics
 
 DEFAULT_INTERVAL_S = 0.05
+DEFAULT_LOOP_SHARE = 0.5
+LONGEST_IDLE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,9 @@ class ScrapeSettings:
     """How endpoints are scraped.
 
     * interval_s: between two polls of one endpoint; timeout_s: for one poll, connecting included
+    * idle_interval_s: between two polls while no requests are routed; no effect below interval_s
+    * loop_share: the most that reading pages may take of the event loop, above 0 and at most 1
+    * filtered: ask for the families in use alone where an endpoint can do that
     * port: where metrics pages are, 0 for the endpoint's own port
     * verify_tls: check certificates, when `scheme` is https, against `ca_file` or, without one, the system's CAs
     * client_cert_file, client_key_file: what to show to endpoints that ask for a certificate; "" for nothing
@@ -26,6 +31,9 @@ class ScrapeSettings:
     """
 
     interval_s: float = DEFAULT_INTERVAL_S
+    idle_interval_s: float = 0.0
+    loop_share: float = DEFAULT_LOOP_SHARE
+    filtered: bool = True
     timeout_s: float = 1.0
     scheme: str = "http"
     path: str = "/metrics"
@@ -49,3 +57,9 @@ class ScrapeSettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"metrics {name} is {value}; it must be above 0 seconds")
+        if not 0 <= self.idle_interval_s <= LONGEST_IDLE_S:
+            raise ConfigError(
+                f"metrics idle_interval_s is {self.idle_interval_s:g}; it must be 0 to {LONGEST_IDLE_S:g} seconds"
+            )
+        if not 0 < self.loop_share <= 1:
+            raise ConfigError(f"metrics loop share is {self.loop_share}; it must be above 0 and at most 1")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The polls of one endpoint: when the next one is, what a page or a failure leads to, what is counted and said.
+"""The polls of one endpoint: when the next one is due, what a page or a failure leads to, what is counted and said.
 
 An endpoint that cannot be read keeps its last values and is asked less and less often, up to `max_backoff_s`. That is
-logged once when it starts and once when it ends, and counted always. Polls of one endpoint never overlap.
+logged once when it starts and once when it ends, and counted always. Polls of one endpoint never overlap: it is
+planned (a timer runs), or waits for its turn, or is being asked.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from typing import Protocol
 from epp.contract.endpoints import Endpoint
 from epp.contract.signals import Sample
 from epp.signals.http1 import REASONS, PageError
+from epp.signals.pace import Pace
 from epp.signals.reader import PageSink
 from epp.signals.scan import PageScanner
 from epp.signals.settings import ScrapeSettings
+from epp.signals.timers import Timer, Timers
+from epp.signals.turns import Turns
 
 log = logging.getLogger("epp.signals")
 
@@ -40,26 +44,6 @@ Lost = Callable[[Endpoint], None]
 """Told when an endpoint refuses or drops a connection (`Pool.suspect`)."""
 
 
-class Timer(Protocol):
-    """What `call_at` returns."""
-
-    def cancel(self) -> None:
-        """Do not call."""
-        ...
-
-
-class Timers(Protocol):
-    """The part of an event loop that polls are planned with."""
-
-    def time(self) -> float:
-        """Monotonic seconds."""
-        ...
-
-    def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
-        """Call `callback` at `when`."""
-        ...
-
-
 class Reader(Protocol):
     """The part of `PageReader` that is used here."""
 
@@ -74,6 +58,9 @@ class Reader(Protocol):
 
 OpenReader = Callable[[Endpoint, PageSink], Reader]
 
+InFlight = Callable[[Endpoint], float]
+"""How many requests that we sent to an endpoint have not ended."""
+
 
 @dataclass(slots=True)
 class ScrapeCounts:
@@ -81,6 +68,23 @@ class ScrapeCounts:
 
     polls: int = 0
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the targets of one scraper share.
+
+    * record: where samples go; in_flight: what an endpoint has of us; lost: told of a refused or dropped connection
+    * rng: jitter of pauses
+    """
+
+    settings: ScrapeSettings
+    record: Record
+    in_flight: InFlight
+    pace: Pace
+    turns: Turns
+    totals: ScrapeCounts
+    rng: random.Random
 
 
 @dataclass(slots=True)
@@ -96,59 +100,43 @@ class ScrapeState:
 
 
 class Target:
-    """The polls of one endpoint.
-
-    * phase: 0..1, when in an interval this endpoint's turn is
-    * totals: counted along with the endpoint's own counts
-    * lost: told when the endpoint refuses or drops a connection
-    """
+    """The polls of one endpoint. `lost` is told when it refuses or drops a connection."""
 
     __slots__ = (
         "_announced",
+        "_around",
         "_due_s",
+        "_interval_s",
         "_lost",
+        "_phase",
         "_reader",
-        "_record",
-        "_rng",
         "_scanner",
-        "_settings",
         "_timer",
         "_timers",
-        "_totals",
         "_warned_s",
         "state",
     )
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        scanner: PageScanner,
-        record: Record,
-        settings: ScrapeSettings,
-        totals: ScrapeCounts,
-        rng: random.Random,
-        lost: Lost,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, scanner: PageScanner, around: Surroundings, lost: Lost) -> None:
         self.state = ScrapeState(endpoint)
         self._scanner = scanner
-        self._record = record
-        self._settings = settings
-        self._totals = totals
-        self._rng = rng
+        self._around = around
         self._lost = lost
         self._timers: Timers | None = None
         self._reader: Reader | None = None
         self._timer: Timer | None = None
-        self._due_s = 0.0
+        self._phase = self._due_s = 0.0
+        self._interval_s = around.settings.interval_s
         self._warned_s = -math.inf
         self._announced = False
 
     def launch(self, timers: Timers, open_reader: OpenReader, phase: float) -> None:
         """Poll soon, then once every interval. `phase` (0..1) is this endpoint's place among the others."""
         self._timers = timers
+        self._phase = phase
         self._reader = open_reader(self.state.endpoint, self)
         # The first poll does not wait for a long interval.
-        self._plan(timers.time() + phase * min(self._settings.interval_s, _SOON_S))
+        self._plan(timers.time() + phase * min(self._interval_s, _SOON_S))
 
     def close(self) -> None:
         """No more polls."""
@@ -159,6 +147,13 @@ class Target:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+
+    def hurry(self) -> None:
+        """Somebody wants to know now. An endpoint that cannot be read keeps its pauses."""
+        if self._timer is not None and not self.state.failures_in_a_row and self._timers is not None:
+            self._timer.cancel()
+            self._due_s = self._timers.time()
+            self._poll()
 
     def on_page(self, buffer: bytearray, start: int, end: int) -> None:
         """A poll has ended well, if the page says anything."""
@@ -171,12 +166,11 @@ class Target:
             return
         self._count()
         state = self.state
-        state.last_good_s = now_s = self._timers.time()
-        # The times stay evenly spread however long polls take; turns that were missed are not made up for.
-        interval_s = self._settings.interval_s
-        missed = max(0, math.ceil((now_s - self._due_s) / interval_s) - 1)
-        self._plan(self._due_s + (1 + missed) * interval_s)
-        if not self._record(state.endpoint, sample):
+        state.last_good_s = self._timers.time()
+        around = self._around
+        busy = bool(sample.running or sample.waiting) or around.in_flight(state.endpoint) > 0
+        self._plan_next(state.last_good_s, around.pace.interval_s(busy))
+        if not around.record(state.endpoint, sample):
             self.close()
             return
         if state.failures_in_a_row:
@@ -187,7 +181,7 @@ class Target:
         """A poll has failed."""
         if self._timers is None:
             return
-        state, settings = self.state, self._settings
+        state, settings = self.state, self._around.settings
         self._count(error.reason)
         if error.reason in _GONE:
             self._lost(state.endpoint)
@@ -207,7 +201,7 @@ class Target:
         longest_s = max(settings.max_backoff_s, settings.interval_s)
         if error.reason in _GONE:
             longest_s = min(longest_s, max(_MAX_REFUSED_BACKOFF_S, settings.interval_s))
-        self._plan(now_s + min(pause_s, longest_s) * self._rng.uniform(0.5, 1.0))
+        self._plan(now_s + min(pause_s, longest_s) * self._around.rng.uniform(0.5, 1.0))
 
     def on_idle_close(self) -> None:
         """The endpoint ended its connection between two polls: it may be gone, so ask at once."""
@@ -218,6 +212,16 @@ class Target:
             self._timer.cancel()
             self._plan(self._timers.time())
 
+    def _plan_next(self, now_s: float, interval_s: float) -> None:
+        slower, self._interval_s = interval_s > self._interval_s, interval_s
+        if slower:
+            # Endpoints that become idle together are spread anew, over the longer interval.
+            self._plan(now_s + interval_s * (0.5 + self._phase / 2))
+            return
+        # The times stay evenly spread however long polls take; turns that were missed are not made up for.
+        missed = max(0, math.ceil((now_s - self._due_s) / interval_s) - 1)
+        self._plan(self._due_s + (1 + missed) * interval_s)
+
     def _plan(self, when_s: float) -> None:
         self._due_s = when_s
         if self._timers is not None:
@@ -225,11 +229,15 @@ class Target:
 
     def _poll(self) -> None:
         self._timer = None
+        state = self.state
+        self._around.turns.ask(self._fetch, bool(state.failures_in_a_row) or state.last_good_s < 0)
+
+    def _fetch(self) -> None:
         if self._reader is not None:
             self._reader.fetch()
 
     def _count(self, failure: str | None = None) -> None:
-        for counts in (self.state.counts, self._totals):
+        for counts in (self.state.counts, self._around.totals):
             counts.polls += 1
             if failure is not None:
                 counts.failures[failure] += 1
