@@ -13,6 +13,7 @@ from epp.contract.endpoints import Clock, Endpoints
 from epp.contract.errors import RequestError, ResourceExhausted
 from epp.contract.plugins import ProfileHandler
 from epp.contract.requests import InferenceRequest
+from epp.contract.snapshot import snapshot
 from epp.scheduling.guard import Guarded
 from epp.scheduling.profile import Profile
 
@@ -58,6 +59,7 @@ class Scheduler:
             results=found,
             candidates=len(endpoints),
             at_s=self._clock(),
+            known=snapshot(endpoints),
         )
 
     def _next(self, request: InferenceRequest, results: Mapping[str, ProfileResult | None]) -> Sequence[str]:

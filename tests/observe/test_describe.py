@@ -36,8 +36,8 @@ def test_winner_runner_up_and_margin(decide: Decide) -> None:
                     "address": "10.244.2.1:8000",
                     "total": 1.6,
                     "scores": {
-                        "prefix": {"raw": 0.75, "weight": 2.0, "weighted": 1.5},
-                        "load": {"raw": 0.2, "weight": 0.5, "weighted": 0.1},
+                        "prefix": {"raw": 0.75, "clamped": 0.75, "weight": 2.0, "weighted": 1.5},
+                        "load": {"raw": 0.2, "clamped": 0.2, "weight": 0.5, "weighted": 0.1},
                     },
                 },
                 "runner_up": {
@@ -45,8 +45,8 @@ def test_winner_runner_up_and_margin(decide: Decide) -> None:
                     "address": "10.244.2.2:8000",
                     "total": 1.061728,
                     "scores": {
-                        "prefix": {"raw": 0.5, "weight": 2.0, "weighted": 1.0},
-                        "load": {"raw": 0.123457, "weight": 0.5, "weighted": 0.061728},
+                        "prefix": {"raw": 0.5, "clamped": 0.5, "weight": 2.0, "weighted": 1.0},
+                        "load": {"raw": 0.123457, "clamped": 0.123457, "weight": 0.5, "weighted": 0.061728},
                     },
                 },
                 "margin": 0.538272,
@@ -68,11 +68,12 @@ def test_one_candidate_and_no_scorer(decide: Decide) -> None:
 
 
 def test_filters_and_abstentions_are_shown(endpoints: Callable[..., Endpoints]) -> None:
-    filters = (FilterTrace("label", 5, np.array([1, 4])),)
+    filters = (FilterTrace("label", 5, np.array([1, 2])),)
     scores = (ScoreTrace("load", 1.0, np.zeros(3), error="ValueError: x"),)
     result = ProfileResult("default", endpoints(3), filters, scores, np.zeros(3), (0,))
     shown = Decision("r", "m", "m", "default", {"default": result}, 5, 0.0).as_dict()["profiles"][0]
-    assert shown["filters"] == [{"name": "label", "before": 5, "dropped": 2}]
+    named = ["kserve-test/pod-1", "kserve-test/pod-2"]
+    assert shown["filters"] == [{"name": "label", "before": 5, "dropped": 2, "endpoints": named}]
     assert shown["abstained"] == {"load": "ValueError: x"}
 
 

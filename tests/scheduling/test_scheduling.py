@@ -188,6 +188,11 @@ def test_the_decision_explains_itself() -> None:
     assert THREE[1].name in why
     assert "runner-up" in why
     [told] = decision.as_dict()["profiles"]
-    assert told["picked"]["scores"]["scorer-0"] == {"raw": 1.0, "weight": 2.0, "weighted": 2.0}
+    assert told["picked"]["scores"]["scorer-0"] == {
+        "raw": 1.0,
+        "clamped": 1.0,
+        "weight": 2.0,
+        "weighted": 2.0,
+    }
     assert told["runner_up"]["endpoint"] == THREE[2].id
     assert told["margin"] == 1.0
