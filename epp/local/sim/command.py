@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import math
 import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
-from epp.contract.errors import EppError, StartError, UsageError
+from epp.contract.errors import EppError, UsageError
 from epp.local.sim.engine import EngineConfig
-from epp.local.sim.server import Pod, PodConfig, make_server
+from epp.local.sim.generation import PodConfig
+from epp.local.sim.site import Site
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 
@@ -24,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         config = _config(args)
-        return run_loop(_serve(config, args.host, args.port))
+        return run_loop(_serve(config, args))
     except EppError as error:
         print(f"epp sim-pod: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -62,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     engine, pod = EngineConfig(), PodConfig("", (DEFAULT_MODEL,))
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--port", type=int, default=8000, help="port to listen on, 0 for a free one (%(default)s)")
-    add("--name", default="", help="the pod's name in x-inference-pod (sim-<host>-<port>)")
+    add("--count", type=count, default=1, help="pods in this process, on ports one after the other (%(default)s)")
+    add("--name", default="", help="the pod's name in x-inference-pod (sim-<host>-<port>); of several: NAME-0 and up")
     add("--model", action="append", metavar="NAME", help=f"served model name, repeatable ({DEFAULT_MODEL})")
     add("--lora", action="append", metavar="NAME", default=[], help="served LoRA adapter, repeatable")
     add("--seed", type=int, default=pod.seed, help="decides what the pod says (%(default)s)")
@@ -82,12 +86,24 @@ def _parser() -> argparse.ArgumentParser:
         help="added for each sequence in the step (%(default)s)",
     )
     add("--old-kv-metric", action="store_true", help="name the KV metric vllm:gpu_cache_usage_perc, as old vLLM did")
+    add(
+        "--metrics-filter",
+        choices=("/metrics", "/metrics/", "off"),
+        default=pod.metrics_filter,
+        help="path of the metrics page that obeys ?name[]= (%(default)s)",
+    )
+    add(
+        "--admin",
+        action=argparse.BooleanOptionalAction,
+        help="faults and counts under /sim/, see docs/sim-pod.md (there when --host is a loopback address)",
+    )
     return parser
 
 
 def _config(args: argparse.Namespace) -> PodConfig:
-    if not 0 <= args.port <= 65535:
-        raise UsageError(f"--port {args.port}: a port is 0 to 65535")
+    if not 0 <= args.port <= 65535 - (args.count - 1 if args.port else 0):
+        several = f", and {args.count} pods need as many" if args.count > 1 else ""
+        raise UsageError(f"--port {args.port}: a port is 0 to 65535{several}")
     if not 0 <= args.decode_step_ms_per_seq < math.inf:
         raise UsageError(f"--decode-step-ms-per-seq {args.decode_step_ms_per_seq}: must be 0 or more")
     room = args.num_gpu_blocks * args.block_size
@@ -97,13 +113,14 @@ def _config(args: argparse.Namespace) -> PodConfig:
             f"({args.num_gpu_blocks} blocks of {args.block_size}); raise --num-gpu-blocks or lower --max-model-len"
         )
     return PodConfig(
-        name=args.name or f"sim-{args.host}-{args.port}",
+        name=args.name,
         models=tuple(args.model or [DEFAULT_MODEL]),
         loras=tuple(args.lora),
         output_tokens=args.output_tokens,
         max_model_len=args.max_model_len,
         seed=args.seed,
         old_kv_name=args.old_kv_metric,
+        metrics_filter=args.metrics_filter,
         engine=EngineConfig(
             max_num_seqs=args.max_num_seqs,
             max_batched_tokens=args.max_num_batched_tokens,
@@ -117,18 +134,22 @@ def _config(args: argparse.Namespace) -> PodConfig:
     )
 
 
-async def _serve(config: PodConfig, host: str, port: int) -> int:
-    loop = asyncio.get_running_loop()
+async def _serve(config: PodConfig, args: argparse.Namespace) -> int:
     # A simulated pod dies like a killed one: what it was generating is lost.
-    loop.add_signal_handler(signal.SIGTERM, os._exit, 0)
-    pod = Pod(config)
-    try:
-        server = await loop.create_server(make_server(pod), host, port, backlog=4096)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StartError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
-    bound = server.sockets[0].getsockname()[1]
-    print(f"{config.name} serves {', '.join(config.models)} on http://{host}:{bound}", flush=True)
-    async with server:
-        await server.serve_forever()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, os._exit, 0)
+    admin = _is_loopback(args.host) if args.admin is None else args.admin
+    for number in range(args.count):
+        name = f"{config.name}-{number}" if config.name and args.count > 1 else config.name
+        port = args.port + number if args.port else 0
+        one = replace(config, name=name, seed=config.seed + number)
+        site = await Site(one, host=args.host, port=port, admin=admin).open()
+        print(f"{site.pod.config.name} serves {', '.join(config.models)} on {site.url}", flush=True)
+    await asyncio.get_running_loop().create_future()
     return 0
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -37,6 +37,12 @@ class Driver:
             self.engine.abort(sequence)
             self._schedule()
 
+    def slow_down(self, factor: float) -> None:
+        """Steps take `factor` times as long, from the next one on."""
+        self.catch_up()
+        self.engine.slow_down(factor)
+        self._schedule()
+
     def catch_up(self) -> None:
         """Bring the engine to the present and tell the listeners."""
         for progress in self.engine.advance(self._clock()):

@@ -5,7 +5,7 @@ Problem: routing is only worth testing against engines that get slower with load
 The engine works in steps. A step computes up to `max_batched_tokens`: one token for every sequence that is decoding,
 the rest for prompts in order of arrival. Its length is
 
-    (decode_step_s + decode_step_per_seq_s * decoding + prompt_tokens / prefill_tokens_per_s) / speed
+    (decode_step_s + decode_step_per_seq_s * decoding + prompt_tokens / prefill_tokens_per_s) * slowdown / speed
 
 and its tokens appear at its end. When blocks run out, the sequence admitted last is preempted and computed again.
 
@@ -149,6 +149,8 @@ class Engine:
         self.running: list[SequenceState] = []
         self._observer = observer
         self._step: _Step | None = None
+        self.slowdown = 1.0
+        self.preemptions = 0
 
     @property
     def next_event_s(self) -> float | None:
@@ -185,6 +187,11 @@ class Engine:
             self.running.remove(sequence)
             self._release(sequence)
             self._cut_short()
+
+    def slow_down(self, factor: float) -> None:
+        """Steps take `factor` times as long as the configuration says, from the next one on."""
+        self.slowdown = factor
+        self._cut_short()
 
     def advance(self, now_s: float) -> list[Progress]:
         """Do every step that has ended by `now_s`; one entry per sequence that got tokens, in order of admission."""
@@ -233,7 +240,7 @@ class Engine:
     def _step_s(self, decoding: int, prompt_tokens: int) -> float:
         config = self.config
         base_s = config.decode_step_s + config.decode_step_per_seq_s * decoding
-        return (base_s + prompt_tokens / config.prefill_tokens_per_s) / config.speed
+        return (base_s + prompt_tokens / config.prefill_tokens_per_s) * self.slowdown / config.speed
 
     def _admit(self, now_s: float) -> None:
         """Move sequences from the queue into the batch, in order, while there is room."""
@@ -282,6 +289,7 @@ class Engine:
         sequence.admitted_s = None
         sequence.computed = 0
         self.waiting.appendleft(sequence)
+        self.preemptions += 1
         if self._observer is not None:
             self._observer.on_preempted(sequence)
 
