@@ -21,6 +21,7 @@ from epp.contract.errors import (
     ResourceExhausted,
     ServiceUnavailable,
 )
+from epp.contract.lora import LoraState
 from epp.contract.plugins import (
     DoneHook,
     EndpointHook,
@@ -40,6 +41,7 @@ from epp.contract.plugins import (
 )
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
 from epp.contract.requests import Cause, Completion, DataKey, InferenceRequest, Usage
+from epp.contract.signals import Signal
 
 __all__ = [
     "PREFIX_MATCH",
@@ -66,6 +68,7 @@ __all__ = [
     "InferenceRequest",
     "IntArray",
     "Kind",
+    "LoraState",
     "Picker",
     "PluginContext",
     "PluginError",
@@ -80,6 +83,7 @@ __all__ = [
     "ScoreTrace",
     "Scorer",
     "ServiceUnavailable",
+    "Signal",
     "Usage",
     "filter",
     "picker",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epp.api import Columns, Endpoint, Endpoints, InferenceRequest, PluginContext
+from epp.api import Columns, Endpoint, Endpoints, InferenceRequest, LoraState, PluginContext
 from epp.contract.plugins import spec_of
 
 Values = float | Sequence[float] | NDArray[Any]
@@ -56,11 +56,13 @@ def make_endpoints(
     in_flight_tokens: Values = 0.0,
     age_s: Values = 0.0,
     labels: Sequence[Mapping[str, str]] | None = None,
+    lora: Sequence[LoraState | None] | None = None,
     now_s: float = 1000.0,
 ) -> Endpoints:
     """A candidate set of `count` endpoints; without `count`, as many as the longest list given.
 
     `age_s` is the age of the last good scrape; `math.inf` makes an endpoint that was never scraped.
+    `lora` has what each said of its adapters, None where nothing.
     Raises ValueError when lists differ in length or nothing tells how many endpoints there are.
     """
     values: dict[str, Values] = {
@@ -73,7 +75,7 @@ def make_endpoints(
         "in_flight_tokens": in_flight_tokens,
         "age_s": age_s,
     }
-    size = _common_size(count, values, labels)
+    size = _common_size(count, values, labels, lora)
     rows = np.arange(size - 1, -1, -1) * 2 + 1
     columns = Columns(2 * size + 1)
     identities: list[Endpoint | None] = [None] * columns.capacity
@@ -88,8 +90,12 @@ def make_endpoints(
         )
     columns.replace_endpoints(tuple(identities))
     columns.scraped_at_s[rows] = now_s - np.asarray(values.pop("age_s"), dtype=np.float64)
+    columns.seen_at_s[:, rows] = columns.scraped_at_s[rows]
     for name, value in values.items():
         getattr(columns, name)[rows] = value
+    for row, state in zip(rows.tolist(), lora or (), strict=False):
+        if state is not None:
+            columns.set_lora(row, state)
     return Endpoints(columns, rows, now_s)
 
 
@@ -132,10 +138,14 @@ def make_plugin(target: Any, *, context: PluginContext | None = None, **paramete
     return spec.factory(values, context or make_context(spec.type))
 
 
-def _common_size(count: int | None, values: Mapping[str, Values], labels: Sequence[Mapping[str, str]] | None) -> int:
+def _common_size(
+    count: int | None,
+    values: Mapping[str, Values],
+    labels: Sequence[Mapping[str, str]] | None,
+    lora: Sequence[LoraState | None] | None,
+) -> int:
     sizes = {name: len(value) for name, value in values.items() if isinstance(value, Sequence | np.ndarray)}
-    if labels is not None:
-        sizes["labels"] = len(labels)
+    sizes |= {name: len(given) for name, given in (("labels", labels), ("lora", lora)) if given is not None}
     if count is not None:
         sizes["count"] = count
     if not sizes:

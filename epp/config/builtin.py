@@ -17,6 +17,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "kv-cache-scorer": "epp.plugins.scorers.kv_cache:kv_cache_utilization",
         "running-requests-size-scorer": "epp.plugins.scorers.running_requests:running_requests",
         "load-aware-scorer": "epp.plugins.scorers.load_aware:LoadAwareScorer",
+        "lora-affinity-scorer": "epp.plugins.scorers.lora_affinity:lora_affinity",
         "active-request-scorer": "epp.plugins.scorers.active_request:ActiveRequestScorer",
         "max-score-picker": "epp.plugins.pickers.max_score:MaxScorePicker",
         "random-picker": "epp.plugins.pickers.random:RandomPicker",

@@ -21,6 +21,7 @@ DATA_KEYS = {
     Reads.WAITING: "WaitingQueueSize",
     Reads.RUNNING: "RunningRequestsSize",
     Reads.KV_UTILIZATION: "KVCacheUsagePercent",
+    Reads.LORA: "ActiveModels",
 }
 """What must be read from metrics pages when a plugin declares it, as the Go EPP calls it."""
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from epp.contract.lora import LoraState, LoraTable
 from epp.contract.signals import Signal
 
 FloatArray = NDArray[np.float64]
@@ -70,6 +71,7 @@ class Columns:
     * block_size_tokens, num_blocks: cache configuration as scraped, 0 when unknown
     * scraped_at_s: the clock's time of the last good scrape, -inf when there was none
     * in_flight_requests, in_flight_tokens: leases held now
+    * lora_adapters: different LoRA adapters in use (`lora` has names); max_lora_adapters: how many fit, 0 when unknown
     * seen_at_s: the clock's time when a page last said the signal, -inf when none did; shape (len(Signal), capacity)
     """
 
@@ -82,8 +84,10 @@ class Columns:
         "scraped_at_s",
         "in_flight_requests",
         "in_flight_tokens",
+        "lora_adapters",
+        "max_lora_adapters",
     )
-    __slots__ = (*NAMES, "_label_cache", "endpoints", "seen_at_s", "table")
+    __slots__ = (*NAMES, "_label_cache", "endpoints", "lora", "seen_at_s", "table")
 
     waiting: FloatArray
     running: FloatArray
@@ -93,11 +97,14 @@ class Columns:
     scraped_at_s: FloatArray
     in_flight_requests: FloatArray
     in_flight_tokens: FloatArray
+    lora_adapters: FloatArray
+    max_lora_adapters: FloatArray
     seen_at_s: FloatArray
     table: FloatArray
 
     def __init__(self, capacity: int = 16) -> None:
         self._use(self._unknown(capacity))
+        self.lora = LoraTable(capacity)
         self.endpoints: tuple[Endpoint | None, ...] = (None,) * capacity
         self._label_cache: dict[str, NDArray[np.object_]] = {}
 
@@ -110,11 +117,21 @@ class Columns:
         """Make room for `capacity` rows; rows keep their numbers and values."""
         extra = capacity - self.capacity
         self._use(np.concatenate([self.table, self._unknown(extra)], axis=1))
+        self.lora.grow(capacity)
         self.replace_endpoints(self.endpoints + (None,) * extra)
 
     def clear_row(self, row: int) -> None:
         """Forget what is known of `row`; called by the one writer when a new life begins there."""
         self.table[:, row] = self._unknown(1)[:, 0]
+        self.lora.set(row, None)
+
+    def set_lora(self, row: int, state: LoraState) -> None:
+        """`row` said `state`; called by the one writer."""
+        if state is self.lora.states[row]:
+            return
+        self.lora.set(row, state)
+        self.lora_adapters[row] = state.in_use
+        self.max_lora_adapters[row] = state.max_adapters
 
     def replace_endpoints(self, endpoints: tuple[Endpoint | None, ...]) -> None:
         """Change membership; called by the one writer. Earlier candidate sets keep the tuple they saw."""
@@ -171,12 +188,24 @@ class Endpoints:
     num_blocks: FloatArray = _column("num_blocks", "Cache size in blocks, 0 when unknown.")
     in_flight_requests: FloatArray = _column("in_flight_requests", "Requests we sent that have not ended.")
     in_flight_tokens: FloatArray = _column("in_flight_tokens", "Uncached prompt tokens of those requests.")
+    lora_adapters: FloatArray = _column("lora_adapters", "Different LoRA adapters with requests in flight, as scraped.")
+    max_lora_adapters: FloatArray = _column("max_lora_adapters", "How many LoRA adapters fit, 0 when unknown.")
 
     @property
     def age_s(self) -> FloatArray:
         """Seconds since the last good scrape, inf when there was none."""
         age: FloatArray = self.now_s - self.columns.scraped_at_s[self.rows]
         return age
+
+    def runs_adapter(self, name: str) -> BoolArray:
+        """Where the LoRA adapter `name` has requests in the batch."""
+        running: BoolArray = self.columns.lora.running(name)[self.rows]
+        return running
+
+    def awaits_adapter(self, name: str) -> BoolArray:
+        """Where requests for the LoRA adapter `name` wait."""
+        waiting: BoolArray = self.columns.lora.waiting(name)[self.rows]
+        return waiting
 
     def signal_age_s(self, signal: Signal) -> FloatArray:
         """Seconds since a page last said `signal`, inf when none did."""

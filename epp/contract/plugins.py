@@ -36,12 +36,13 @@ class Reads(enum.Flag):
     PREFIX_MATCH = enum.auto()
     IN_FLIGHT = enum.auto()
     RESPONSE_BODY = enum.auto()
+    LORA = enum.auto()
 
 
 LOAD = Reads.WAITING | Reads.RUNNING | Reads.KV_UTILIZATION
 """What a scorer or filter is taken to read when it does not say."""
 
-SCRAPED = Reads.WAITING | Reads.RUNNING | Reads.KV_UTILIZATION | Reads.CACHE_CONFIG
+SCRAPED = Reads.WAITING | Reads.RUNNING | Reads.KV_UTILIZATION | Reads.CACHE_CONFIG | Reads.LORA
 """The needs that make us read metrics pages."""
 
 

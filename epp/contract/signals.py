@@ -7,6 +7,8 @@ import enum
 
 import msgspec
 
+from epp.contract.lora import LoraState
+
 
 class Signal(enum.IntEnum):
     """What a page can say or leave out on its own; the first index of `Columns.seen_at_s`."""
@@ -24,6 +26,7 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
     * waiting, running: requests, 0 or more
     * kv_utilization: share of the KV cache in use, 0..1
     * block_size_tokens: tokens a cache block holds, num_blocks: cache blocks; both above 0
+    * lora: the adapters in use
     """
 
     waiting: float | None = None
@@ -31,3 +34,4 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
     kv_utilization: float | None = None
     block_size_tokens: float | None = None
     num_blocks: float | None = None
+    lora: LoraState | None = None

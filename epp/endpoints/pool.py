@@ -142,6 +142,9 @@ class Pool:
         if sample.num_blocks is not None:
             columns.num_blocks[row] = sample.num_blocks
             seen_at_s[Signal.CACHE_CONFIG, row] = now_s
+        if sample.lora is not None:
+            columns.set_lora(row, sample.lora)
+            seen_at_s[Signal.LORA, row] = now_s
         columns.scraped_at_s[row] = now_s
         return True
 

@@ -134,7 +134,7 @@ def test_generated_and_sample_configurations_load(
     [
         ("no-hit-lru-scorer", None), ("decode-filter", None), ("pd-profile-handler", "single-profile-handler"),
         ("prefill-header-handler", None), ("disagg-profile-handler", "single-profile-handler"),
-        ("lora-affinity-scorer", None), ("session-affinity-scorer", None), ("decision-tree-filter", None),
+        ("session-affinity-scorer", None), ("decision-tree-filter", None),
         ("precise-prefix-cache-scorer", "prefix-cache-scorer"), ("anthropic-parser", None),
         ("vllmhttp-parser", None), ("always-disagg-pd-decider", None), ("context-length-aware", None),
     ],

@@ -59,6 +59,7 @@ TABLE = [
         Reads.IN_FLIGHT,
         {"idleThreshold": 0, "maxBusyScore": 1.0, "requestTimeout": "", "inFlightLoadProducerName": ""},
     ),
+    Declared("scorers.lora_affinity", "lora-affinity-scorer", Kind.SCORER, Reads.LORA, any_parameters=True),
     Declared("pickers.max_score", "max-score-picker", Kind.PICKER, Reads.IN_FLIGHT, COUNT),
     Declared("pickers.random", "random-picker", Kind.PICKER, Reads.NOTHING, COUNT),
     Declared("pickers.weighted_random", "weighted-random-picker", Kind.PICKER, Reads.NOTHING, COUNT),
