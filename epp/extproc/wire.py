@@ -19,6 +19,7 @@ _BODY = 0x0A
 _END = b"\x10\x01"
 # What may follow the body in Envoy's messages: metadata_context and attributes.
 _LATER_FIELDS = (0x42, 0x4A)
+_LONGEST_SHIFT = 28
 KEPT_HEADS = 4096
 
 Body = tuple[bytes, bytes, bool]
@@ -31,7 +32,7 @@ def read_body(data: bytes) -> Body | None:
         size, start = _length(data, 1)
         stop = start + size
         # Metadata that comes with a request's body may still count for the choice.
-        if stop < len(data) and (data[0] == REQUEST_BODY or data[stop] not in _LATER_FIELDS):
+        if stop < len(data) and (data[0] == REQUEST_BODY or not _only_later_fields(data, stop)):
             return None
         body, after = b"", start
         if size and data[start] == _BODY:
@@ -40,12 +41,12 @@ def read_body(data: bytes) -> Body | None:
             body = data[first:after]
     except IndexError:
         return None
+    if stop > len(data) or after > stop:
+        return None
     rest = data[after:stop]
     if rest == _END:
         return data[start:stop], body, True
-    if rest or stop > len(data) or after > stop:
-        return None
-    return data[start:stop], body, False
+    return None if rest else (data[start:stop], body, False)
 
 
 def encode_body(body: bytes, end: bool) -> bytes:
@@ -80,6 +81,16 @@ def _head(kind: int, size: int) -> bytes:
     return head
 
 
+def _only_later_fields(data: bytes, at: int) -> bool:
+    """Whether fields that say nothing of the body, and no other, fill the message from `at` to its end."""
+    while at < len(data):
+        if data[at] not in _LATER_FIELDS:
+            return False
+        size, at = _length(data, at + 1)
+        at += size
+    return at == len(data)
+
+
 def _varint(number: int) -> bytes:
     out = bytearray()
     while number > 0x7F:
@@ -90,7 +101,7 @@ def _varint(number: int) -> bytes:
 
 
 def _length(data: bytes, at: int) -> tuple[int, int]:
-    """The varint at `at` and where it ends."""
+    """The varint at `at` and where it ends. Raises `IndexError` when it ends nowhere, or is none a length would be."""
     number = data[at]
     if number < 0x80:
         return number, at + 1
@@ -103,3 +114,5 @@ def _length(data: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return number, at + 1
         shift += 7
+        if shift > _LONGEST_SHIFT:
+            raise IndexError

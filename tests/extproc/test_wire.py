@@ -60,6 +60,13 @@ def test_metadata_may_follow_a_response_body_but_sends_a_request_body_to_the_par
         b"\x2a\x04\x10\x00\x10\x01",
         b"\x2a\x05\x0a\x09abc",
         b"\x2a" + b"\xff" * 40,
+        # A length that says more than there is, though an end of stream stands at the end.
+        b"\x2a\x09\x0a\x03abc\x10\x01",
+        # What follows the metadata counts: observability mode, another body, another kind of message.
+        b"\x2a\x02\x10\x01\x42\x00\x50\x01",
+        b"\x2a\x02\x10\x01\x42\x00\x2a\x03\x0a\x01x",
+        b"\x2a\x02\x10\x01\x42\x00\x12\x00",
+        b"\x2a\x02\x10\x01\x42\x05",
     ],
 )
 def test_other_forms_are_left_to_the_parser(data: bytes) -> None:
@@ -74,6 +81,11 @@ def test_any_bytes_are_read_as_protobuf_reads_them_or_not_at_all(inner: bytes) -
     if found is not None:
         body = ProcessingRequest.FromString(data).response_body
         assert found[1:] == (body.body, body.end_of_stream)
+
+
+def test_an_endless_length_is_given_up_at_once() -> None:
+    # Summing it up would take minutes.
+    assert wire.read_body(b"\x2a" + b"\xff" * 8_000_000) is None
 
 
 def test_kept_heads_are_bounded() -> None:
