@@ -4,13 +4,15 @@
 The key `"usage"` followed by a colon can stand in JSON only as a member name (inside a string its quotes would be
 escaped), so a byte search finds it without parsing the rest; the object after it is collected up to its closing
 brace. `null` is skipped. Several usage objects (one per event, or Anthropic's start and delta) are merged at the end,
-later values over earlier ones; only the first and the latest object are kept, so memory is bounded by `LIMIT_BYTES`.
+later values over earlier ones; only the first and the latest object are kept, so memory is bounded by three times
+`LIMIT_BYTES`.
 
 Invariant: the result does not depend on where the response was cut into chunks.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -19,10 +21,13 @@ from epp.contract.requests import Usage
 
 KEY = b'"usage"'
 LIMIT_BYTES = 4096
-"""A usage object longer than this is given up."""
+"""A usage object that reaches further than this from its key is given up, and the search goes on behind."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_COUNT_DIGITS = 16
 _BLANK = b" \t\r\n"
+_FOLLOWS_KEY = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(.?)", re.DOTALL)
+_BRACE = re.compile(rb"[{}]")
 
 
 class UsageReader:
@@ -69,31 +74,28 @@ class UsageReader:
             if found < 0:
                 self._tail = data[max(start, len(data) - len(KEY) + 1) :]
                 return
-            end = self._object_end(data, found + len(KEY))
+            # What a key stands for is decided by the bytes within the limit alone, so no cut can make a difference.
+            limit = found + LIMIT_BYTES
+            end = self._object_end(data[found:limit])
             if end is None:
-                self._tail = data[found:]
-                self._collecting = len(self._tail) <= LIMIT_BYTES
-                if not self._collecting:
-                    self._tail = b""
-                return
-            start = end
+                if len(data) < limit:
+                    self._tail = data[found:]
+                    self._collecting = True
+                    return
+                end = LIMIT_BYTES
+            start = found + end
 
-    def _object_end(self, data: bytes, at: int) -> int | None:
-        """Where to search on after the value at `at`; None when the value is not complete yet."""
-        at = _skip_blank(data, at)
-        if at >= len(data):
-            return None
-        if data[at : at + 1] != b":":
-            return at
-        at = _skip_blank(data, at + 1)
-        if at >= len(data):
-            return None
-        if data[at : at + 1] != b"{":
-            return at
-        end = _closing_brace(data, at)
+    def _object_end(self, data: bytes) -> int | None:
+        """Where to search on after the value of the key that begins `data`; None when it is not complete yet."""
+        colon = _FOLLOWS_KEY.match(data, len(KEY))
+        if colon is None:
+            return len(KEY) if data[len(KEY) :].strip(_BLANK) else None
+        if colon[1] != b"{":
+            return colon.start(1) if colon[1] else None
+        end = _closing_brace(data, colon.start(1))
         if end is None:
             return None
-        raw = data[at:end]
+        raw = data[colon.start(1) : end]
         if self._first is None:
             self._first = raw
         else:
@@ -101,33 +103,27 @@ class UsageReader:
         return end
 
 
-def _skip_blank(data: bytes, at: int) -> int:
-    while at < len(data) and data[at] in _BLANK:
-        at += 1
-    return at
-
-
 def _closing_brace(data: bytes, at: int) -> int | None:
     # Counting braces takes a string that holds one for structure; such an object then fails to decode and is ignored.
-    end = data.find(b"}", at) + 1
-    while end:
-        if data.count(b"{", at, end) == data.count(b"}", at, end):
-            return end
-        end = data.find(b"}", end) + 1
+    depth = 0
+    for brace in _BRACE.finditer(data, at):
+        depth += 1 if brace[0] == b"{" else -1
+        if not depth:
+            return brace.end()
     return None
 
 
 def _members(raw: bytes) -> dict[str, Any]:
     try:
         return _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
 
 
 def _count(members: dict[str, Any], *names: str) -> int | None:
     for name in names:
         value = members.get(name)
-        if isinstance(value, str) and value.isdecimal():
+        if isinstance(value, str) and len(value) <= _COUNT_DIGITS and value.isdecimal():
             value = int(value)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53:
             return int(value)

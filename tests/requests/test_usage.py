@@ -92,7 +92,26 @@ def test_no_usage_is_none_or_empty(body: bytes) -> None:
 @given(st.lists(st.binary(max_size=40) | st.sampled_from([b'"usage"', b":", b"{", b"}", b'"us', b'age"']), max_size=30))
 @example([b'"usage"', b":", b"{" * 5000])
 def test_any_bytes_in_any_pieces_never_raise_and_the_pieces_do_not_matter(chunks: list[bytes]) -> None:
-    assert read(*chunks) == read(b"".join(chunks)) or len(b"".join(chunks)) > LIMIT_BYTES
+    assert read(*chunks) == read(b"".join(chunks))
+
+
+@pytest.mark.parametrize("step", [1, 7, 4096, 100_000])
+def test_an_object_over_the_limit_is_given_up_and_a_later_one_is_found_however_it_is_cut(step: int) -> None:
+    long = b'"usage":{"prompt_tokens":1,"a":"' + b"x" * LIMIT_BYTES + b'"},"b":"' + b"x" * LIMIT_BYTES + b'",'
+    assert read(*(long[i : i + step] for i in range(0, len(long), step))) is None
+    whole = b"{" + long + VLLM_JSON[1:]
+    assert read(*(whole[i : i + step] for i in range(0, len(whole), step))) == EXPECTED
+
+
+@pytest.mark.parametrize("value", [b'"' + b"9" * 4000 + b'"', b"[" * 1500 + b"]" * 1500, b"9" * 400, b"1e999"])
+def test_what_no_count_can_be_is_left_out(value: bytes) -> None:
+    found = read(b'{"usage":{"total_tokens":' + value + b"}}")
+    assert found is None or found == Usage()
+
+
+def test_braces_without_end_take_time_in_proportion() -> None:
+    # Counting anew at every brace would take hours.
+    assert read(b'"usage":' + b"{" * 2_000_000 + b"}" * 2_000_000) is None
 
 
 def test_memory_is_bounded_whatever_passes() -> None:
