@@ -15,7 +15,7 @@ _WBITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 def is_encoded(content_encoding: str | None) -> bool:
     """Whether a body with this header must be decoded to be read."""
-    return bool(content_encoding) and content_encoding != "identity"
+    return content_encoding is not None and content_encoding.strip().lower() not in ("", "identity")
 
 
 def decode(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
@@ -35,4 +35,6 @@ def decode(body: bytes, content_encoding: str, limit_bytes: int) -> bytes:
         raise BodyTooLarge(f"the {name} body inflates to more than {limit_bytes} bytes; raise --max-body-size")
     if not inflater.eof:
         raise BadRequest(f"the {name} body is cut off")
+    if inflater.unused_data:
+        raise BadRequest(f"the {name} body has more bytes after its end; send it as one {name} stream")
     return plain

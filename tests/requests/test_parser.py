@@ -209,6 +209,7 @@ def test_compressed_bodies_are_read(name: str, packed: bytes) -> None:
 def test_identity_is_no_encoding() -> None:
     assert not is_encoded(None)
     assert not is_encoded("identity")
+    assert not is_encoded(" Identity")
     assert is_encoded("br")
 
 
@@ -222,7 +223,10 @@ def test_a_bomb_is_capped() -> None:
         decode(gzip.compress(bytes(10_000_000)), "gzip", 1000)
 
 
-@pytest.mark.parametrize("body", [b"not gzip", gzip.compress(b"hello")[:-6], b""])
+@pytest.mark.parametrize(
+    "body",
+    [b"not gzip", gzip.compress(b"hello")[:-6], b"", gzip.compress(b"hello") * 2, gzip.compress(b"hello") + b"x"],
+)
 def test_broken_compression_is_a_bad_request(body: bytes) -> None:
     with pytest.raises(BadRequest, match="gzip"):
         decode(body, "gzip", 100)
