@@ -46,7 +46,12 @@ log = logging.getLogger("epp.director")
 UNREACHED_S = 1.0
 INLINE_DECODE_BYTES = 64 * 1024
 """A compressed body longer than this is inflated in a thread."""
-_CAUSES = {End.COMPLETE: Cause.COMPLETE, End.UNWATCHED: Cause.COMPLETE, End.GONE: Cause.CLIENT_GONE, End.FAILED: Cause.ERROR}
+_CAUSES = {
+    End.COMPLETE: Cause.COMPLETE,
+    End.UNWATCHED: Cause.COMPLETE,
+    End.GONE: Cause.CLIENT_GONE,
+    End.FAILED: Cause.ERROR,
+}
 
 
 class Life:
@@ -211,7 +216,7 @@ class Life:
         """The endpoint answered."""
         self._reached = True
         status = headers.get(":status", "")
-        self._status = int(status) if status.isdigit() else None
+        self._status = int(status) if len(status) == 3 and status.isascii() and status.isdigit() else None
         if self._status == 503 and UPSTREAM_TIME not in headers and self._lease is not None:
             # Envoy could not reach the endpoint, so nobody else should be sent there for now.
             self._director.pool.suspect(self._lease.endpoint, UNREACHED_S)

@@ -336,6 +336,15 @@ async def test_a_large_gzip_body_is_inflated_off_the_loop() -> None:
     assert bench.routed[0].model == "big"
 
 
+@pytest.mark.parametrize("status", ["", "²²²", "-20", "2000", "9" * 5000])
+def test_a_status_that_is_none_is_unknown(status: str) -> None:
+    bench = Bench()
+    life, _ = bench.ask()
+    life.response_headers({":status": status}, True)
+    life.closed(End.COMPLETE)
+    assert bench.done[0].status is None
+
+
 @pytest.mark.parametrize(("encoding", "status"), [("br", 415), ("gzip", 400)])
 def test_encodings_that_cannot_be_read(encoding: str, status: int) -> None:
     _, outcome = Bench().ask(b"\x00\x01", headers={"content-encoding": encoding})
