@@ -42,6 +42,7 @@ class MetricsDataSource:
     class Parameters:
         """* scheme, path, port: of the page; without a port, the endpoint's own
         * interval: time between two reads of one endpoint, as a Go duration; empty means the service's own
+        * idleInterval: the same while no requests are routed and the endpoint has no work; empty: the service's own
         * insecureSkipVerify: accept any certificate of the endpoint
         * caCertPath, clientCertPath, clientKeyPath: PEM files; the client's two go together
         """
@@ -50,6 +51,7 @@ class MetricsDataSource:
         path: Annotated[str, Meta(pattern="^/")] = "/metrics"
         port: Annotated[int, Meta(ge=1, le=65535)] | None = None
         interval: Duration | None = None
+        idleInterval: Duration | None = None
         insecureSkipVerify: bool = True
         caCertPath: str = ""
         clientCertPath: str = ""
@@ -63,6 +65,11 @@ class MetricsDataSource:
         def interval_s(self) -> float | None:
             """Seconds between two reads, None when not given."""
             return parse_duration_s(self.interval) if self.interval else None
+
+        @property
+        def idle_interval_s(self) -> float | None:
+            """Seconds between two reads when idle, None when not given."""
+            return parse_duration_s(self.idleInterval) if self.idleInterval else None
 
 
 @dataclass(frozen=True, slots=True)

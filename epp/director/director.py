@@ -10,8 +10,9 @@ from epp.contract.errors import ServiceUnavailable
 from epp.director.headers import SUBSET_KEY, SUBSET_NAMESPACE
 from epp.director.life import Life
 from epp.director.plan import Plan, Settings
+from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
-from epp.extproc import HttpRequest, Route
+from epp.extproc import HttpRequest, Route, Watch
 from epp.observe.recorder import Recorder
 
 MOST_ROUTES = 4096
@@ -26,6 +27,7 @@ class Director:
         pool: Pool,
         plan: Plan,
         recorder: Recorder,
+        unwatched: Unwatched,
         *,
         clock: Clock,
         new_request_id: Callable[[], str],
@@ -34,26 +36,32 @@ class Director:
         self.pool = pool
         self.plan = plan
         self.recorder = recorder
+        self.unwatched = unwatched
         self.clock = clock
         self.new_request_id = new_request_id
         self.settings = settings
-        self._routes: dict[str, Route] = {}
+        self.arrived: Callable[[], None] = _nobody
+        """Told of every request, before it is read."""
+        self._routes: dict[Watch, dict[str, Route]] = {watch: {} for watch in Watch}
 
     def open(self) -> Life:
         """The handler of one more request."""
+        self.arrived()
         return Life(self)
 
-    def route_to(self, addresses: str) -> Route:
+    def route_to(self, addresses: str, watch: Watch = Watch.BODY) -> Route:
         """The plain answer that names `addresses`; one object for each, so that it is serialised once."""
-        route = self._routes.get(addresses)
+        routes = self._routes[watch]
+        route = routes.get(addresses)
         if route is None:
-            if len(self._routes) >= MOST_ROUTES:
-                self._routes.clear()
+            if len(routes) >= MOST_ROUTES:
+                routes.clear()
             settings = self.settings
             chosen = {settings.destination_header: addresses}
-            route = self._routes[addresses] = Route(
+            route = routes[addresses] = Route(
                 set_headers=[(settings.destination_header, addresses.encode())],
                 metadata={settings.metadata_namespace: chosen} if settings.metadata_namespace else chosen,
+                watch=watch,
                 reused=True,
             )
         return route
@@ -73,6 +81,10 @@ class Director:
                 f"failed to find endpoint candidates for serving the request: {why}", reason="rejected-no-endpoints"
             )
         return found
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""
 
 
 def _texts(hint: object) -> Sequence[str]:

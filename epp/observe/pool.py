@@ -26,6 +26,8 @@ class PoolCollector(FamilyCollector):
     * columns: gives the pool's table; clock: the clock of its `scraped_at_s`
     * staleness_s: an endpoint whose last good scrape is older does not count
     * pool_name: the label `name`
+
+    `idle_interval_s` may be set to how rarely idle endpoints are asked: their values are fresh for so much longer.
     """
 
     def __init__(self, columns: Callable[[], Columns], clock: Clock, staleness_s: float, pool_name: str) -> None:
@@ -33,6 +35,7 @@ class PoolCollector(FamilyCollector):
         self._clock = clock
         self._staleness_s = staleness_s
         self._labels = {"name": pool_name}
+        self.idle_interval_s = 0.0
 
     def families(self) -> Iterator[tuple[Family, list[Row]]]:
         """The gauges, rounded to two decimals as in the Go EPP."""
@@ -41,12 +44,15 @@ class PoolCollector(FamilyCollector):
         endpoints = table.endpoints
         known = np.array([endpoint is not None for endpoint in endpoints], dtype=bool)
         scraped_at_s = table.scraped_at_s[: len(endpoints)]
-        fresh = np.flatnonzero(known & (self._clock() - scraped_at_s <= self._staleness_s))
+        fresh = np.flatnonzero(known & (self._clock() - scraped_at_s <= self._staleness_s + self.idle_interval_s))
         for name, mean, deviation in _STATISTICS:
             values: FloatArray = getattr(table, name)[fresh]
             yield mean, self._gauge(values.mean() if len(values) else 0.0)
             yield deviation, self._gauge(values.std() if len(values) else 0.0)
         yield families.POOL_READY, self._gauge(len(fresh))
+        rows_known = np.flatnonzero(known)
+        yield families.IN_FLIGHT_REQUESTS, self._gauge(table.in_flight_requests[rows_known].sum())
+        yield families.IN_FLIGHT_TOKENS, self._gauge(table.in_flight_tokens[rows_known].sum())
         ready = [endpoint for row in fresh.tolist() if (endpoint := endpoints[row]) is not None]
         names = Counter(endpoint.name for endpoint in ready)
         rows: list[Row] = []

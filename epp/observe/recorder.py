@@ -25,9 +25,10 @@ from epp.observe.handled import RequestLog
 from epp.observe.logs import INFO, Log
 from epp.observe.metrics import PrefixMetrics, Readings, RequestMetrics, registry
 from epp.observe.pool import PoolCollector
+from epp.observe.record import Record
 from epp.observe.series import MODEL_SERVER_ERROR, Series
 
-__all__ = ["Recorder", "Series"]
+__all__ = ["Record", "Recorder", "Series"]
 
 log = logging.getLogger("epp.observe")
 
@@ -73,9 +74,8 @@ class Recorder:
             poll_errors=lambda: self.poll_errors(),
             log_lines_dropped=lambda: float(log.lines_dropped),
         )
-        self.registry = registry(
-            self.metrics, PoolCollector(columns, clock, staleness_s, pool_name), readings, build_ref=version
-        )
+        self.pool = PoolCollector(columns, clock, staleness_s, pool_name)
+        self.registry = registry(self.metrics, self.pool, readings, build_ref=version)
 
     def follow_prefix(self, key: DataKey[PrefixMatch], plugin_type: str, size: Callable[[], float]) -> None:
         """Show the index of the producer that publishes under `key`; `size` gives its entries, from any thread."""
@@ -93,9 +93,11 @@ class Recorder:
         series.started(request.body_bytes)
         return series
 
-    def scheduled(self, seconds: float, request: InferenceRequest, decision: Decision) -> None:
-        """An endpoint was chosen and charged."""
-        self._soon(self._tell_scheduled, seconds, self._clock() - request.received_s, request, decision)
+    def scheduled(self, seconds: float, request: InferenceRequest, decision: Decision, tokens: float) -> Record:
+        """An endpoint was chosen and charged with `tokens`; returns what `finished` wants to be given."""
+        record = Record(decision, request.received_s, self._clock(), seconds, tokens)
+        self._soon(self._tell_scheduled, request, record)
+        return record
 
     def unscheduled(self, seconds: float, request: InferenceRequest) -> None:
         """No endpoint could be chosen."""
@@ -111,12 +113,10 @@ class Recorder:
             fields = {"x-request-id": request.request_id, "model": request.model, **fields}
         self._log.write(INFO, "Request refused", fields)
 
-    def finished(
-        self, request: InferenceRequest, series: Series | None, completion: Completion, streaming: bool
-    ) -> None:
+    def finished(self, record: Record, series: Series | None, completion: Completion, streaming: bool) -> None:
         """A routed request ended."""
-        if series is not None:
-            self._soon(_tell_finished, series, completion, streaming)
+        record.completion = completion
+        self._soon(self._tell_finished, record, series, completion, streaming)
 
     def flush(self) -> None:
         """Tell everything that waits."""
@@ -138,23 +138,24 @@ class Recorder:
         elif len(waiting) >= MOST_WAITING:
             self.flush()
 
-    def _tell_scheduled(
-        self, seconds: float, until_answer_s: float, request: InferenceRequest, decision: Decision
-    ) -> None:
-        metrics, target = self.metrics, decision.target
-        metrics.scheduled(seconds, True, target, request.target_model)
+    def _tell_scheduled(self, request: InferenceRequest, record: Record) -> None:
+        metrics, decision = self.metrics, record.decision
+        target = decision.target
+        metrics.scheduled(record.scheduling_s, True, target, request.target_model)
         for key, index in self._prefix.values():
             match = request.get(key)
             if match is not None:
                 block_bytes = 4 * match.block_size_tokens
                 hit = match.matched_blocks.item(target.row) * block_bytes
                 index.matched(hit, match.total_blocks * block_bytes)
-        metrics.request_processing.observe(until_answer_s)
-        self.decisions.add(decision)
+        metrics.request_processing.observe(record.answered_s - record.received_s)
+        record.describe(request)
+        self.decisions.add(record)
         self._requests.handled(decision, request.priority)
 
-
-def _tell_finished(series: Series, completion: Completion, streaming: bool) -> None:
-    if completion.status is not None and completion.status >= 500:
-        series.failed(MODEL_SERVER_ERROR)
-    series.finished(completion, streaming)
+    def _tell_finished(self, record: Record, series: Series | None, completion: Completion, streaming: bool) -> None:
+        if series is not None:
+            if completion.status is not None and completion.status >= 500:
+                series.failed(MODEL_SERVER_ERROR)
+            series.finished(completion, streaming)
+        self._requests.ended(record, completion)

@@ -31,7 +31,9 @@ def settle(given: Mapping[str, Any], environ: Mapping[str, str], notes: list[str
     fields |= _tls(values, notes)
     fields |= _pool(values, environ, notes)
     fields |= _logs(values, given, notes)
-    fields["refresh_metrics_interval_s"] = _refresh_s(values["refresh-metrics-interval"], notes)
+    fields["refresh_metrics_interval_s"] = refresh_s = _refresh_s(values["refresh-metrics-interval"], notes)
+    if 0 < values["metrics-idle-interval"] < refresh_s:
+        notes.append(f"--metrics-idle-interval is below --refresh-metrics-interval ({refresh_s:g}s) and has no effect")
     fields["grpc_max_recv_msg_bytes"] = values["grpc-max-recv-msg-size"] or None
     fields["grpc_max_send_msg_bytes"] = values["grpc-max-send-msg-size"] or None
     fields["config_text"] = values["config-text"] or None

@@ -63,6 +63,8 @@ def _duration(flag: Flag, text: str) -> float:
     value = values.parse_duration_s(text)
     if flag.low is not None and value < flag.low:
         raise ValueError(f"must be a duration of at least {flag.low:g}s")
+    if flag.high is not None and value > flag.high:
+        raise ValueError(f"must be a duration of at most {flag.high:g}s")
     return value
 
 

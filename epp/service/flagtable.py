@@ -69,6 +69,7 @@ _LISTENERS = (
          field="grpc_max_send_msg_bytes", effective=False),
     Flag("max-body-size", "size", "64Mi", "largest request body held for reading", field="max_body_bytes", low=1),
     Flag("enable-grpc-stream-metrics", "bool", "false", "metrics of ext_proc streams", effective=False),
+    Flag("watch-loop", "bool", "false", "show on the metrics page for how long the event loop could not turn, seconds"),
     Flag("enable-pprof", "bool", "true", "profiling pages on the metrics port", effective=False),
 )  # fmt: skip
 
@@ -119,6 +120,12 @@ _SIGNALS = (
          field="refresh_prometheus_metrics_interval_s", low=0.001, effective=False),
     Flag("metrics-staleness-threshold", "duration", "2s", "age at which values leave the pool's gauges",
          field="metrics_staleness_threshold_s", low=0),
+    Flag("metrics-idle-interval", "duration", "0s",
+         "time between two scrapes of an endpoint while no requests are routed and it has no work; 0: as always",
+         field="metrics_idle_interval_s", low=0, high=60),
+    Flag("metrics-max-loop-share", "fraction", "0.5",
+         "most of the event loop that scraping may take; a pool too large for that is scraped less often"),
+    Flag("metrics-filter", "bool", "true", "scrape only the metrics in use, where an endpoint's page can be filtered"),
     Flag("model-server-metrics-port", "int", "0", "port to scrape on every endpoint; 0: the endpoint's own port",
          env="MODEL_SERVER_METRICS_PORT", low=0, high=_PORT),
     Flag("model-server-metrics-path", "url-path", "/metrics", "path of the endpoints' metrics page",

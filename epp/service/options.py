@@ -38,6 +38,8 @@ class Options:
     max_body_bytes: int
     """Largest request body held for reading; at least 1."""
     enable_grpc_stream_metrics: bool
+    watch_loop: bool
+    """Measure the event loop's longest turns."""
     enable_pprof: bool
 
     # TLS
@@ -89,6 +91,12 @@ class Options:
     """At least 0.001."""
     metrics_staleness_threshold_s: float
     """Older values do not count in the pool's gauges; at least 0."""
+    metrics_idle_interval_s: float
+    """While no requests are routed and an endpoint has no work; 0..60, below the refresh interval it has no effect."""
+    metrics_max_loop_share: float
+    """The most of the event loop that scraping may take; above 0 and at most 1."""
+    metrics_filter: bool
+    """Ask endpoints for the metrics in use alone, where their page can be filtered."""
     model_server_metrics_port: int
     """Port to scrape on every endpoint; 0 is the endpoint's own port."""
     model_server_metrics_path: str

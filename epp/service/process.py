@@ -34,6 +34,7 @@ from epp.discovery.flags import StaticDiscovery, parse_endpoints
 from epp.endpoints.pool import Pool
 from epp.observe.bridge import bridge
 from epp.observe.logs import Log, open_log
+from epp.observe.loopwatch import LoopWatch
 from epp.observe.recorder import Recorder
 from epp.service.admin import Admin
 from epp.service.health import Health
@@ -118,6 +119,10 @@ class Process:
             if options.config_file is not None:
                 watcher = ConfigWatcher(options.config_file, self._check, self._use, log, text=text)
                 self._tasks.append(asyncio.create_task(watcher.run()))
+            if options.watch_loop:
+                watch = LoopWatch()
+                watch.start()
+                self._recorder.registry.add(watch)
             _ready(options, listeners, admin)
             await self._until_told()
             await self._drain()
@@ -153,7 +158,7 @@ class Process:
         settings = scrape_settings_of(self._options, configuration)
         plan = plan_of(assembly, self._clock)
         rng = random.Random(self._rng.random())
-        scraper = Scraper(self._pool.record, assembly.reads, settings, rng, self._pool.suspect)
+        scraper = Scraper(self._pool.record, assembly.reads, settings, rng, self._pool.suspect, self._in_flight)
         # Nothing above changed anything: up to here a bad configuration is refused as a whole.
         for warning in configuration.warnings:
             log.warning("configuration %s: %s", configuration.source, warning)
@@ -184,6 +189,7 @@ class Process:
             )
         else:
             self._director.plan = plan
+        self._director.arrived = scraper.pace.arrived
 
     async def _discover(self) -> None:
         source = self._source()
@@ -263,6 +269,9 @@ class Process:
         finishing.cancel()
         await asyncio.wait((finishing,))
         return await listeners.close(0.0)
+
+    def _in_flight(self, endpoint: Endpoint) -> float:
+        return self._pool.columns.in_flight_requests.item(endpoint.row)
 
     def _missing(self) -> str | None:
         if self._health.draining:

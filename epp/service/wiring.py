@@ -70,6 +70,9 @@ def scrape_settings_of(options: Options, configuration: Configuration) -> Scrape
     """How metrics pages are read: the flags, and over them what the configuration declares."""
     settings = ScrapeSettings(
         interval_s=options.refresh_metrics_interval_s,
+        idle_interval_s=options.metrics_idle_interval_s,
+        loop_share=options.metrics_max_loop_share,
+        filtered=options.metrics_filter,
         scheme=options.model_server_metrics_scheme,
         path=options.model_server_metrics_path,
         port=options.model_server_metrics_port,
@@ -83,6 +86,7 @@ def scrape_settings_of(options: Options, configuration: Configuration) -> Scrape
     return replace(
         settings,
         interval_s=given.interval_s or settings.interval_s,
+        idle_interval_s=given.idle_interval_s or settings.idle_interval_s,
         scheme=given.scheme if given.scheme != "http" else settings.scheme,
         path=given.path if given.path != "/metrics" else settings.path,
         port=given.port or settings.port,
@@ -103,6 +107,7 @@ def observe(recorder: Recorder, assembly: Assembly, plan: Plan, scraper: Scraper
     recorder.scrape_failures = lambda: {
         state.endpoint.id: float(sum(state.counts.failures.values())) for state in list(scraper.states())
     }
+    recorder.pool.idle_interval_s = scraper.settings.idle_interval_s
     recorder.poll_errors = lambda: {"metrics-data-source": float(sum(scraper.counts.failures.values()))}
 
 

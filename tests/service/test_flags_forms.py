@@ -20,8 +20,9 @@ from epp.service.options import Options
 
 SAMPLES: dict[str, list[str]] = {
     "bool": ["true", "false", "1", "0", "T", "F", "True", "FALSE"],
+    "fraction": ["0.5", "1"],
     "int": ["0", "1", "0x10", "9444"],
-    "duration": ["1s", "50ms", "1m30s", "1h"],
+    "duration": ["1s", "50ms", "0m30s", "0.01h"],
     "size": ["1", "10MiB", "25MB", "64Mi"],
     "string": ["a", "", "a=b", "-", "two words", "--unlike-a-flag"],
     "path": ["/a", "", "b/c", "a=b"],

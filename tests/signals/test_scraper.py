@@ -78,6 +78,7 @@ class FakeReader:
     polled_s: list[float] = field(default_factory=list)
     closed: bool = False
     busy: bool = False
+    cost_s: float = 0.0
 
     def fetch(self) -> None:
         assert not self.closed
@@ -88,6 +89,7 @@ class FakeReader:
 
     def _answer(self) -> None:
         self.busy = False
+        self.world.scraper.turns.spent(self.cost_s)
         if self.closed:
             return
         if self.error:
@@ -111,8 +113,17 @@ class World:
         self.records: list[tuple[Endpoint, Sample]] = []
         self.gone: set[str] = set()
         self.lost: list[str] = []
+        self.in_flight: dict[str, float] = {}
+        self.page = PAGE
         scraped = ScrapeSettings(**settings)  # type: ignore[arg-type]
-        self.scraper = Scraper(self._record, reads, scraped, random.Random(5), lambda e: self.lost.append(e.name))
+        self.scraper = Scraper(
+            self._record,
+            reads,
+            scraped,
+            random.Random(5),
+            lambda endpoint: self.lost.append(endpoint.name),
+            lambda endpoint: self.in_flight.get(endpoint.name, 0.0),
+        )
 
     def _record(self, endpoint: Endpoint, sample: Sample) -> bool:
         self.records.append((endpoint, sample))
@@ -122,7 +133,7 @@ class World:
         self.scraper.start(self.time, self._open)
 
     def _open(self, endpoint: Endpoint, sink: PageSink) -> FakeReader:
-        reader = self.readers[endpoint.name] = FakeReader(self, endpoint, sink)
+        reader = self.readers[endpoint.name] = FakeReader(self, endpoint, sink, self.page)
         return reader
 
     def add(self, *names: str) -> None:
@@ -409,6 +420,11 @@ def test_certificates_are_read_before_anything_starts() -> None:
         ({"interval_s": 0.0}, "interval_s is 0.0"),
         ({"timeout_s": float("nan")}, "timeout_s"),
         ({"max_backoff_s": float("inf")}, "max_backoff_s"),
+        ({"idle_interval_s": -1.0}, "idle_interval_s is -1; it must be 0 to 60 seconds"),
+        ({"idle_interval_s": 61.0}, "idle_interval_s is 61"),
+        ({"idle_interval_s": float("nan")}, "idle_interval_s is nan"),
+        ({"loop_share": 0.0}, "loop share is 0.0; it must be above 0 and at most 1"),
+        ({"loop_share": 1.1}, "loop share is 1.1"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, object], message: str) -> None:
