@@ -213,6 +213,13 @@ ENDPOINT_QUEUE = Family(
     ),
 )
 
+IN_FLIGHT_REQUESTS = Family(
+    "gauge", "Requests sent to endpoints of the pool that have not ended.", (Name("epp_in_flight_requests", ("name",)),)
+)
+IN_FLIGHT_TOKENS = Family(
+    "gauge", "Prompt tokens that endpoints of the pool have to compute.", (Name("epp_in_flight_tokens", ("name",)),)
+)
+
 PLUGIN_ERRORS = Family(
     "counter", "Exceptions and contract breaches of plugins.", (Name("epp_plugin_errors_total", ("plugin",)),)
 )

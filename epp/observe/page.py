@@ -34,6 +34,11 @@ class MetricsRegistry(CollectorRegistry):
         GCCollector(registry=self.process)
         self.register(self.process)
 
+    def add(self, collector: FamilyCollector) -> None:
+        """Show one more collector."""
+        self.ours = (*self.ours, collector)
+        self.register(collector)
+
 
 def page(registry: MetricsRegistry, accept: str = "") -> tuple[bytes, str]:
     """The page and its content type, in the format that the Accept header asks for, else the text format.

@@ -42,6 +42,9 @@ def test_means_and_deviations_over_fresh_endpoints() -> None:
     columns.waiting[:] = [1.0, 4.0, 100.0, 100.0, 100.0]
     columns.running[:] = [10.0, 10.0, 100.0, 100.0, 100.0]
     columns.kv_utilization[:] = [0.111, 0.222, 1.0, 1.0, 1.0]
+    # What was sent counts whatever is known of the endpoint, as long as it is there.
+    columns.in_flight_requests[:] = [1.0, 0.0, 3.0, 9.0, 1.0]
+    columns.in_flight_tokens[:] = [10.0, 0.0, 50.0, 90.0, 10.0]
     assert gauges(columns) == {
         "average_kv_cache_utilization": 0.17,
         "std_dev_kv_cache_utilization": 0.06,
@@ -50,6 +53,8 @@ def test_means_and_deviations_over_fresh_endpoints() -> None:
         "average_running_requests": 10.0,
         "std_dev_running_requests": 0.0,
         "ready_endpoints": 2,
+        "epp_in_flight_requests": 5.0,
+        "epp_in_flight_tokens": 70.0,
         "per_endpoint_queue_size/a": 1.0,
         "per_endpoint_queue_size/b": 4.0,
     }
