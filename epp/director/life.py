@@ -32,7 +32,7 @@ from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPON
 from epp.director.producing import finish, produce
 from epp.endpoints.lease import Lease
 from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route
-from epp.observe.recorder import Series
+from epp.observe.recorder import Record, Series
 from epp.requests.encoding import decode, is_encoded
 from epp.requests.parser import OPAQUE, request_path
 from epp.requests.usage import UsageReader
@@ -59,7 +59,7 @@ class Life:
 
     __slots__ = (
         "_bytes", "_decision", "_director", "_first_byte_s", "_last_byte_s", "_lease", "_new_id", "_plan", "_reached",
-        "_received_s", "_request", "_series", "_status", "_streaming", "_usage",
+        "_received_s", "_record", "_request", "_series", "_status", "_streaming", "_usage",
     )  # fmt: skip
 
     def __init__(self, director: Director) -> None:
@@ -68,6 +68,7 @@ class Life:
         self._received_s = director.clock()
         self._request: InferenceRequest | None = None
         self._decision: Decision | None = None
+        self._record: Record | None = None
         self._lease: Lease | None = None
         self._series: Series | None = None
         self._usage: UsageReader | None = None
@@ -183,7 +184,7 @@ class Life:
                 hook.plugin.on_routed(request, decision)
             except Exception as error:
                 hook.failed(error)
-        director.recorder.scheduled(director.clock() - began_s, request, decision)
+        self._record = director.recorder.scheduled(director.clock() - began_s, request, decision, tokens)
         return self._answer(request, decision)
 
     def _answer(self, request: InferenceRequest, decision: Decision) -> Route:
@@ -267,4 +268,4 @@ class Life:
                 hook.plugin.on_done(self._request, self._decision, completion)
             except Exception as error:
                 hook.failed(error)
-        self._director.recorder.finished(self._request, self._series, completion, self._streaming)
+        self._director.recorder.finished(self._request, self._series, completion, self._streaming, self._record)

@@ -2,28 +2,38 @@
 """The last decisions, for the debug endpoint: bounded in number and in memory.
 
 Memory is an estimate made of array sizes and string lengths; what decisions share with the pool
-(endpoints, columns) is not counted. Slots are preallocated, so that another thread may read while the event loop adds.
+(endpoints, columns) is not counted. Slots are preallocated and each is replaced in one step, so another thread may
+read while the event loop adds: it sees a record whole or not at all, and puts them in order by their numbers.
 """
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoint
+from epp.observe.record import Record
 
 MAX_RECORDS = 10_000
 MAX_BYTES = 16 << 20
 
-# CPython object sizes, rounded up: a decision with its dictionary and the heads of its strings; a profile's result
-# with its candidate set and the heads of its arrays; a trace with the head of its array.
-_DECISION_BYTES = 500
+# CPython object sizes, rounded up: a record with its numbers, its decision, the decision's dictionary, the heads of
+# its strings and of the snapshot's array, and how the request ended; a profile's result with its candidate set and the
+# heads of its arrays; a trace with the head of its array.
+_RECORD_BYTES = 1_400
 _RESULT_BYTES = 500
 _TRACE_BYTES = 200
 _ROW_BYTES = 8
 
+_number = attrgetter("number")
 
-def estimate_bytes(decision: Decision) -> int:
-    """About what `decision` keeps in memory."""
-    size = _DECISION_BYTES + len(decision.request_id) + len(decision.model) + len(decision.target_model)
+
+def estimate_bytes(record: Record) -> int:
+    """About what `record` keeps in memory."""
+    decision = record.decision
+    size = _RECORD_BYTES + _text_bytes(decision)
+    if decision.known is not None:
+        size += decision.known.table.nbytes
     for result in decision.results.values():
         scorers = len(result.scores)
         # The rows, the totals and each scorer's values have one number per candidate.
@@ -33,29 +43,36 @@ def estimate_bytes(decision: Decision) -> int:
     return size
 
 
-class DecisionRing:
-    """At most `max_records` decisions of at most about `max_bytes`; the oldest leave first.
+def _text_bytes(decision: Decision) -> int:
+    return len(decision.request_id) + len(decision.model) + len(decision.target_model)
 
-    A decision that is larger than `max_bytes` alone is not kept.
+
+class DecisionRing:
+    """At most `max_records` records of at most about `max_bytes`; the oldest leave first.
+
+    A record that is larger than `max_bytes` alone is not kept. `added` counts all there ever were.
     """
 
-    __slots__ = ("_decisions", "_identities", "_max_bytes", "_next", "_oldest", "_sizes", "bytes")
+    __slots__ = ("_identities", "_max_bytes", "_next", "_oldest", "_records", "_sizes", "added", "bytes")
 
     def __init__(self, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> None:
-        self._decisions: list[Decision | None] = [None] * max_records
+        self._records: list[Record | None] = [None] * max_records
         self._sizes = [0] * max_records
         self._max_bytes = max_bytes
         self._identities: tuple[Endpoint | None, ...] = ()
         self._next = 0
         self._oldest = 0
+        self.added = 0
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._newest_first())
 
-    def add(self, decision: Decision) -> None:
-        """Remember `decision`."""
-        size = estimate_bytes(decision)
+    def add(self, record: Record) -> None:
+        """Remember `record` and give it its number."""
+        self.added = record.number = self.added + 1
+        size = estimate_bytes(record)
+        decision = record.decision
         identities = decision.results[decision.primary].endpoints.identities
         if identities is not self._identities:
             # Decisions share the pool's membership until it changes; the first one of each membership pays for it.
@@ -68,20 +85,20 @@ class DecisionRing:
         replaced = self._sizes[at]
         if replaced:
             self._oldest = following
-        self._decisions[at] = decision
+        self._records[at] = record
         self._sizes[at] = size
         self._next = following
         self.bytes += size - replaced
         if self.bytes > self._max_bytes:
             self._shrink()
 
-    def last(self, count: int) -> list[Decision]:
-        """Up to `count` decisions, the newest first."""
+    def last(self, count: int) -> list[Record]:
+        """Up to `count` records, the newest first. May be called from any thread, as `find`."""
         return self._newest_first()[: max(count, 0)]
 
-    def find(self, request_id: str) -> Decision | None:
-        """The newest decision for `request_id`, None when it is not (or no longer) here."""
-        return next((d for d in self._newest_first() if d.request_id == request_id), None)
+    def find(self, request_id: str, count: int = 1) -> list[Record]:
+        """Up to `count` records for `request_id`, the newest first; none when it is not (or no longer) here."""
+        return [r for r in self._newest_first() if r.decision.request_id == request_id][:count]
 
     def _shrink(self) -> None:
         """Forget the oldest until the rest fits."""
@@ -89,10 +106,9 @@ class DecisionRing:
             at = self._oldest
             self.bytes -= self._sizes[at]
             self._sizes[at] = 0
-            self._decisions[at] = None
+            self._records[at] = None
             self._oldest = (at + 1) % len(self._sizes)
 
-    def _newest_first(self) -> list[Decision]:
-        at = self._next
-        slots = self._decisions.copy()
-        return [d for d in (*reversed(slots[:at]), *reversed(slots[at:])) if d is not None]
+    def _newest_first(self) -> list[Record]:
+        # The copy is one step for other threads; its order around the place that is written next is not known.
+        return sorted([r for r in self._records.copy() if r is not None], key=_number, reverse=True)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The line "Request handled": which endpoint got a request, and why.
+"""The lines "Request handled", which endpoint got a request and why, and "Request ended".
 
-The fields up to `endpoint` are those of the Go EPP of GIE v0.5 (it printed `model` twice; once is enough), which
-people read with `kubectl logs`; `why` is ours, and from -v 3 on `decision`, the same as numbers.
+The fields of the first up to `endpoint` are those of the Go EPP of GIE v0.5 (it printed `model` twice; once is enough),
+which people read with `kubectl logs`; `why` is ours, and from -v 3 on `decision`, the same as numbers. The second
+line is written from -v 3 on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoint
 from epp.observe.logs import INFO, VERBOSE, Log
+from epp.observe.record import Record
 
 
 def criticality(priority: int) -> str:
@@ -33,7 +35,7 @@ def endpoint_text(endpoint: Endpoint) -> str:
 
 
 class RequestLog:
-    """Writes the line. Keeps the text of each endpoint by its row: as many texts as the pool has rows."""
+    """Writes the lines. Keeps the text of each endpoint by its row: as many texts as the pool has rows."""
 
     __slots__ = ("_log", "_texts")
 
@@ -57,6 +59,20 @@ class RequestLog:
         if self._log.enabled(VERBOSE):
             fields["decision"] = decision.as_dict()
         self._log.write(INFO, "Request handled", fields)
+
+    def ended(self, record: Record) -> None:
+        """The request that `record` tells of has ended."""
+        if not self._log.enabled(VERBOSE):
+            return
+        decision = record.decision
+        fields: dict[str, Any] = {
+            "x-request-id": decision.request_id,
+            "model": decision.model,
+            "targetModel": decision.target_model,
+            "endpointName": decision.target.id,
+            "outcome": record.outcome(),
+        }
+        self._log.write(VERBOSE, "Request ended", fields)
 
     def _text(self, endpoint: Endpoint) -> str:
         known = self._texts.get(endpoint.row)

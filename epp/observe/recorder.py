@@ -113,9 +113,19 @@ class Recorder:
             fields = {"x-request-id": request.request_id, "model": request.model, **fields}
         self._log.write(INFO, "Request refused", fields)
 
-    def finished(self, record: Record, series: Series | None, completion: Completion, streaming: bool) -> None:
-        """A routed request ended."""
-        record.completion = completion
+    def finished(
+        self,
+        request: InferenceRequest,
+        series: Series | None,
+        completion: Completion,
+        streaming: bool,
+        record: Record | None = None,
+        told_by: str = "response",
+    ) -> None:
+        """A routed request ended. `record` is what `scheduled` returned; `told_by` says whose word the end is."""
+        if record is not None:
+            record.told_by = told_by
+            record.completion = completion
         self._soon(self._tell_finished, record, series, completion, streaming)
 
     def flush(self) -> None:
@@ -158,4 +168,5 @@ class Recorder:
             if completion.status is not None and completion.status >= 500:
                 series.failed(MODEL_SERVER_ERROR)
             series.finished(completion, streaming)
-        self._requests.ended(record, completion)
+        if record is not None:
+            self._requests.ended(record)
