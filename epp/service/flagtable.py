@@ -70,6 +70,7 @@ _LISTENERS = (
     Flag("max-body-size", "size", "64Mi", "largest request body held for reading", field="max_body_bytes", low=1),
     Flag("enable-grpc-stream-metrics", "bool", "false", "metrics of ext_proc streams", effective=False),
     Flag("watch-loop", "bool", "false", "show on the metrics page for how long the event loop could not turn, seconds"),
+    Flag("debug-endpoints", "bool", "true", "pages under /debug/ on the metrics port: /debug/decisions"),
     Flag("enable-pprof", "bool", "true", "profiling pages on the metrics port", effective=False),
 )  # fmt: skip
 

@@ -40,6 +40,8 @@ class Options:
     enable_grpc_stream_metrics: bool
     watch_loop: bool
     """Measure the event loop's longest turns."""
+    debug_endpoints: bool
+    """Pages under /debug/ on the metrics port."""
     enable_pprof: bool
 
     # TLS

@@ -37,6 +37,8 @@ from epp.observe.logs import Log, open_log
 from epp.observe.loopwatch import LoopWatch
 from epp.observe.recorder import Recorder
 from epp.service.admin import Admin
+from epp.service.debugpages import PATH as DECISIONS
+from epp.service.debugpages import DecisionsPage
 from epp.service.health import Health
 from epp.service.listeners import Listeners, every_interface, open_listeners
 from epp.service.options import Options
@@ -113,7 +115,11 @@ class Process:
         admin: Admin | None = None
         try:
             admin = Admin(
-                options.bind_address or every_interface(), options.metrics_port, self._recorder.registry, self._missing
+                options.bind_address or every_interface(),
+                options.metrics_port,
+                self._recorder.registry,
+                self._missing,
+                {DECISIONS: DecisionsPage(self._recorder.decisions, self._clock)} if options.debug_endpoints else {},
             )
             self._pool.subscribe(_HealthTold(self._health))
             if options.config_file is not None:
