@@ -28,7 +28,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED
 from epp.contract.signals import Sample
-from epp.signals.engines import VLLM
+from epp.signals.recognise import Engines
 from epp.signals.scan import PageScanner
 from epp.signals.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
@@ -166,10 +166,10 @@ def run(endpoints: int = 100, seconds: float = 8.0, loop: str = "uvloop") -> dic
             server.kill()
     rng = random.Random(7)
     pages = [bytearray(vllm_page(rng)) for _ in range(VARIANTS)]
-    scanner = PageScanner(VLLM, SCRAPED)
+    scanner = PageScanner(Engines(), SCRAPED)
     text = pages[0].decode()
     scan_us = _best_us(lambda: [scanner.scan(page) for page in pages], 50) / VARIANTS
-    first_us = _best_us(lambda: [PageScanner(VLLM, SCRAPED).scan(page) for page in pages], 20) / VARIANTS
+    first_us = _best_us(lambda: [PageScanner(Engines(), SCRAPED).scan(page) for page in pages], 20) / VARIANTS
     parse_us = _best_us(lambda: list(text_string_to_metric_families(text)), 5)
     expected = endpoints / ScrapeSettings().interval_s
     return {

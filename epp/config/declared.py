@@ -142,12 +142,12 @@ class CoreMetricsExtractor:
     @dataclass(frozen=True, slots=True)
     class Parameters:
         """* engineLabelKey: the endpoint's label that names its engine
-        * defaultEngine: the engine of endpoints without that label
+        * defaultEngine: the engine of endpoints without that label; empty to recognise it from the metrics page
         * engineConfigs: more engines, or other families for a built-in one
         """
 
         engineLabelKey: str = "llm-d.ai/engine-type"
-        defaultEngine: str = "vllm"
+        defaultEngine: str = ""
         engineConfigs: tuple[EngineConfig, ...] = ()
 
         def __post_init__(self) -> None:

@@ -22,8 +22,8 @@ from epp.requests.parser import OPENAI, Parser
 from epp.scheduling.guard import Guarded
 from epp.scheduling.profile import Profile
 from epp.scheduling.scheduler import Scheduler
+from epp.service.engines import engines_of
 from epp.service.options import Options
-from epp.signals.engines import ENGINES, VLLM, EngineMetrics, engine_from_config
 from epp.signals.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
 
@@ -77,7 +77,7 @@ def scrape_settings_of(options: Options, configuration: Configuration) -> Scrape
         path=options.model_server_metrics_path,
         port=options.model_server_metrics_port,
         verify_tls=not options.model_server_metrics_https_insecure_skip_verify,
-        engine=_engine(options, configuration),
+        engines=engines_of(options, configuration),
     )
     source = configuration.of_type("metrics-data-source")
     if source is None or source.origin is not Origin.GIVEN:
@@ -109,30 +109,6 @@ def observe(recorder: Recorder, assembly: Assembly, plan: Plan, scraper: Scraper
     }
     recorder.pool.idle_interval_s = scraper.settings.idle_interval_s
     recorder.poll_errors = lambda: {"metrics-data-source": float(sum(scraper.counts.failures.values()))}
-
-
-def _engine(options: Options, configuration: Configuration) -> EngineMetrics:
-    engine = VLLM
-    extractor = configuration.of_type("core-metrics-extractor")
-    if extractor is not None:
-        wanted = extractor.parameters.defaultEngine
-        declared = {e.name: e for e in extractor.parameters.engineConfigs}
-        if wanted in declared:
-            entry = declared[wanted]
-            fields = {name: getattr(entry, name) for name in entry.__dataclass_fields__ if getattr(entry, name)}
-            engine = engine_from_config(fields)
-        else:
-            engine = ENGINES.get(wanted, VLLM)
-    overrides = {
-        "waiting": options.total_queued_requests_metric,
-        "running": options.total_running_requests_metric,
-        "kv_utilization": options.kv_cache_usage_percentage_metric,
-        "cache_info": options.cache_info_metric,
-    }
-    for signal, text in overrides.items():
-        if text is not None:
-            engine = engine.override(signal, text)
-    return engine
 
 
 def _parser(configuration: Configuration) -> Parser:

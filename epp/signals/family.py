@@ -25,12 +25,13 @@ _AFTER_NAME = b"{ \t"
 
 
 class Family:
-    """One metric family in the successive pages of one endpoint."""
+    """One metric family in the successive pages of one endpoint. One with more than `max_series` is given up on."""
 
-    __slots__ = ("_name", "_offset")
+    __slots__ = ("_max_series", "_name", "_offset")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, max_series: int = _MAX_SERIES) -> None:
         self._name = name.encode("ascii")
+        self._max_series = max_series
         self._offset = 0
 
     def lines(self, page: Page, start: int, end: int) -> list[bytes]:
@@ -41,7 +42,7 @@ class Family:
             newline = page.find(b"\n", at, end)
             if newline < 0:
                 break
-            if len(lines) == _MAX_SERIES or newline - at > _MAX_LINE_BYTES:
+            if len(lines) == self._max_series or newline - at > _MAX_LINE_BYTES:
                 return []
             lines.append(bytes(page[at + len(self._name) : newline]))
             at = self._line_at(page, newline + 1, end)
@@ -76,7 +77,7 @@ class Family:
         return -1
 
     def _first_of_group(self, page: Page, at: int, start: int, end: int) -> int:
-        for _ in range(_MAX_SERIES):
+        for _ in range(self._max_series):
             line = max(start, page.rfind(b"\n", start, at) + 1)
             if line == start:
                 return at

@@ -7,70 +7,23 @@ engines have them, become one number on purpose.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Mapping
 
-from epp.contract.plugins import Reads
+from epp.contract.endpoints import Clock
+from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
+from epp.signals.adapters import Adapters
+from epp.signals.busy import BusyTime
 from epp.signals.engines import Alternatives, EngineMetrics
-from epp.signals.family import Family, Page
-from epp.signals.series import SeriesSpec, parse_labels
+from epp.signals.family import Page
+from epp.signals.recognise import Engines, wanted_fields
+from epp.signals.sources import CacheInfo, Combine, Number
 
-_MAX_NUMBER_BYTES = 64
-_BLANKS = b" \t"
-
-
-class _Signal:
-    """One number from the first of several alternative names that the page has."""
-
-    __slots__ = ("_combine", "_sources")
-
-    def __init__(self, alternatives: Alternatives, combine: Callable[[list[float]], float]) -> None:
-        self._sources = [(spec, Family(spec.name)) for spec in alternatives]
-        self._combine = combine
-
-    def read(self, page: Page, start: int, end: int) -> float | None:
-        for position, (spec, family) in enumerate(self._sources):
-            values = list(_values(spec, family.lines(page, start, end)))
-            if values:
-                if position:
-                    # The name that this engine uses is searched first from now on: a search in vain costs most.
-                    self._sources.insert(0, self._sources.pop(position))
-                return self._combine(values)
-        return None
+_NOTHING = Sample()
 
 
-class _CacheInfo:
-    """Cache configuration from the labels of a series; it hardly ever changes, so equal lines are not parsed again."""
-
-    __slots__ = ("_block_size_label", "_known", "_num_blocks_label", "_seen", "_sources")
-
-    def __init__(self, engine: EngineMetrics) -> None:
-        self._sources = [(spec, Family(spec.name)) for spec in engine.cache_info]
-        self._block_size_label = engine.block_size_label
-        self._num_blocks_label = engine.num_blocks_label
-        self._seen: list[bytes] = []
-        self._known: tuple[float | None, float | None] = (None, None)
-
-    def read(self, page: Page, start: int, end: int) -> tuple[float | None, float | None]:
-        """(block_size_tokens of the first series, num_blocks over all series); None for what no series has."""
-        for spec, family in self._sources:
-            lines = family.lines(page, start, end)
-            if not lines:
-                continue
-            if lines != self._seen:
-                self._seen, self._known = lines, self._parse(spec, lines)
-            return self._known
-        return None, None
-
-    def _parse(self, spec: SeriesSpec, lines: list[bytes]) -> tuple[float | None, float | None]:
-        series = [labels for labels in (_labels_of(line) for line in lines) if labels and spec.matches(labels)]
-        sizes = list(_positive(labels.get(self._block_size_label) for labels in series))
-        blocks = list(_positive(labels.get(self._num_blocks_label) for labels in series))
-        return (sizes[0] if sizes else None), (sum(blocks) if blocks else None)
-
-
-class PageScanner:
+class EngineScanner:
     """Reads one endpoint's pages: what `reads` names, as `engine` calls it.
 
     An endpoint may run several engines (data parallelism), each with series of its own. Requests are routed to the
@@ -82,27 +35,39 @@ class PageScanner:
     * num_blocks: the sum, the endpoint's whole cache; block_size_tokens: of the first series, as all engines of an
       endpoint run with one configuration.
 
-    Values below 0, NaN and infinities count as not said.
+    Values below 0, NaN and infinities count as not said. When nothing that `reads` names must be on every page, the
+    requests waiting are read as well, so that a page that was read can be told from one that was not.
     """
 
-    __slots__ = ("_block_size", "_cache_info", "_kv", "_num_blocks", "_running", "_waiting", "wanted")
+    __slots__ = (
+        "_adapters", "_block_size", "_busy", "_cache_info", "_kv", "_num_blocks", "_running", "_waiting", "engine",
+        "families", "wanted",
+    )  # fmt: skip
 
-    def __init__(self, engine: EngineMetrics, reads: Reads) -> None:
-        def signal(need: Reads, alternatives: Alternatives, combine: Callable[[list[float]], float]) -> _Signal | None:
-            return _Signal(alternatives, combine) if need in reads and alternatives else None
+    def __init__(self, engine: EngineMetrics, reads: Reads, clock: Clock = time.monotonic) -> None:
+        if reads & SCRAPED and not wanted_fields(engine, reads):
+            reads |= Reads.WAITING
 
-        self._waiting = signal(Reads.WAITING, engine.waiting, sum)
-        self._running = signal(Reads.RUNNING, engine.running, sum)
-        self._kv = signal(Reads.KV_UTILIZATION, engine.kv_utilization, max)
-        self._block_size = signal(Reads.CACHE_CONFIG, engine.block_size_tokens, lambda values: values[0])
-        self._num_blocks = signal(Reads.CACHE_CONFIG, engine.num_blocks, sum)
-        info = Reads.CACHE_CONFIG in reads and bool(engine.cache_info)
-        self._cache_info = _CacheInfo(engine) if info else None
+        def of(need: Reads, alternatives: Alternatives, combine: Combine) -> Number | None:
+            return Number(engine, alternatives, combine) if need in reads and alternatives else None
+
+        self.engine = engine
         self.wanted = wanted_fields(engine, reads)
+        self.families = _families(engine, reads)
+        self._waiting = of(Reads.WAITING, engine.waiting, sum)
+        self._running = of(Reads.RUNNING, engine.running, sum)
+        self._busy = BusyTime(engine, clock) if Reads.RUNNING in reads and engine.total_us else None
+        self._kv = of(Reads.KV_UTILIZATION, engine.kv_utilization, max)
+        self._block_size = of(Reads.CACHE_CONFIG, engine.block_size_tokens, lambda values: values[0])
+        self._num_blocks = of(Reads.CACHE_CONFIG, engine.num_blocks, sum)
+        self._cache_info = CacheInfo(engine) if Reads.CACHE_CONFIG in reads and engine.cache_info else None
+        self._adapters = Adapters(engine) if Reads.LORA in reads and engine.lora else None
 
-    def scan(self, page: Page, start: int = 0, end: int | None = None) -> Sample:
-        """Read `page[start:end]`. Never raises, whatever the page holds."""
-        stop = len(page) if end is None else end
+    def scan(self, page: Page, start: int, stop: int) -> Sample:
+        """Read `page[start:stop]`. Never raises, whatever the page holds."""
+        running = self._running.read(page, start, stop) if self._running else None
+        if running is None and self._busy:
+            running = self._busy.read(page, start, stop)
         kv = self._kv.read(page, start, stop) if self._kv else None
         size, blocks = self._cache_info.read(page, start, stop) if self._cache_info else (None, None)
         if size is None and self._block_size:
@@ -111,82 +76,96 @@ class PageScanner:
             blocks = self._num_blocks.read(page, start, stop) or None
         return Sample(
             waiting=self._waiting.read(page, start, stop) if self._waiting else None,
-            running=self._running.read(page, start, stop) if self._running else None,
+            running=running,
             kv_utilization=None if kv is None else min(kv, 1.0),
             block_size_tokens=size,
             num_blocks=blocks,
+            lora=self._adapters.read(page, start, stop) if self._adapters else None,
         )
 
 
-def wanted_fields(engine: EngineMetrics, reads: Reads) -> dict[str, str]:
-    """By field of `Sample` that should be filled: the names of the series it is read from, for messages."""
-    by_field = (
-        (Reads.WAITING, "waiting", engine.waiting),
-        (Reads.RUNNING, "running", engine.running),
-        (Reads.KV_UTILIZATION, "kv_utilization", engine.kv_utilization),
-        (Reads.CACHE_CONFIG, "block_size_tokens", engine.cache_info + engine.block_size_tokens),
-        (Reads.CACHE_CONFIG, "num_blocks", engine.cache_info + engine.num_blocks),
+class PageScanner:
+    """Reads the pages of one endpoint, whichever engine it runs.
+
+    `labels` are the endpoint's. An engine that nobody names is recognised from the first page, and anew when a page
+    says nothing in the names of the one it was: another engine may have been started in its place.
+
+    * reads: what is needed, of which only what comes from pages counts
+    * clock: monotonic seconds
+    """
+
+    __slots__ = ("_clock", "_engines", "_named", "_reads", "_scanner")
+
+    def __init__(
+        self, engines: Engines, reads: Reads, labels: Mapping[str, str] | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        self._engines = engines
+        self._reads = reads
+        self._clock = clock
+        self._named = engines.named(labels or {})
+        self._scanner = None if self._named is None else EngineScanner(self._named, reads, clock)
+
+    @property
+    def engine(self) -> str:
+        """The engine's name, "" while it is not known."""
+        return self._scanner.engine.name if self._scanner else ""
+
+    @property
+    def wanted(self) -> dict[str, str]:
+        """By field of `Sample` that should be filled: the names of the series it is read from, for messages."""
+        if self._scanner is not None:
+            return self._scanner.wanted
+        found: dict[str, str] = {}
+        for engine in self._engines.candidates():
+            for field, names in EngineScanner(engine, self._reads).wanted.items():
+                found[field] = f"{found[field]} or {names}" if field in found else names
+        return found
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The names of all families that may be read, () while the engine is not known."""
+        return () if self._scanner is None else self._scanner.families
+
+    def scan(self, page: Page, start: int = 0, end: int | None = None) -> Sample:
+        """Read `page[start:end]`. Never raises, whatever the page holds."""
+        stop = len(page) if end is None else end
+        scanner = self._scanner
+        sample = _NOTHING if scanner is None else scanner.scan(page, start, stop)
+        if sample != _NOTHING or self._named is not None:
+            return sample
+        engine = self._engines.recognise(page, start, stop)
+        if engine is None or (scanner is not None and engine is scanner.engine):
+            return sample
+        self._scanner = EngineScanner(engine, self._reads, self._clock)
+        return self._scanner.scan(page, start, stop)
+
+    def nothing_found(self, page: Page, start: int = 0, end: int | None = None) -> str:
+        """Why a page said nothing, in words, with the remedy where it can be seen."""
+        stop = len(page) if end is None else end
+        if page[start : start + 1] in (b"{", b"["):
+            return "the page is JSON; give the path of the Prometheus page (trtllm-serve: /prometheus/metrics)"
+        found = self._engines.recognise(page, start, stop)
+        if self._scanner is None and found is None:
+            known = ", ".join(engine.name for engine in self._engines.candidates())
+            return f"the page is of no engine known here ({known})"
+        text = f"the page has none of {', '.join(dict.fromkeys(self.wanted.values()))}"
+        if self._named is None or found is None or found is self._named:
+            return text
+        keys = " or ".join(self._engines.label_keys)
+        return f"{text}; it looks like a page of {found.name}: correct the label {keys}, or the default engine"
+
+
+def anything_wanted(engines: Engines, reads: Reads) -> bool:
+    """Whether any engine could say something that `reads` names."""
+    return any(EngineScanner(engine, reads).wanted for engine in engines.known.values())
+
+
+def _families(engine: EngineMetrics, reads: Reads) -> tuple[str, ...]:
+    by_need = (
+        (Reads.WAITING, engine.waiting),
+        (Reads.RUNNING, engine.running + engine.total_us + engine.queued_us),
+        (Reads.KV_UTILIZATION, engine.kv_utilization),
+        (Reads.CACHE_CONFIG, engine.cache_info + engine.block_size_tokens + engine.num_blocks),
+        (Reads.LORA, engine.lora),
     )
-    return {field: " or ".join(map(str, specs)) for need, field, specs in by_field if need in reads and specs}
-
-
-def _values(spec: SeriesSpec, lines: list[bytes]) -> Iterator[float]:
-    for line in lines:
-        labels, rest = _split(line)
-        if spec.labels:
-            known = parse_labels(labels)
-            if known is None or not spec.matches(known):
-                continue
-        fields = rest.split()
-        if not fields or (len(fields) > 2 and b"#" not in fields[1:3]):
-            continue
-        value = _number(fields[0].decode("ascii", "replace"))
-        if value is not None:
-            yield value
-
-
-def _split(line: bytes) -> tuple[bytes, bytes]:
-    """What stands after the name, as (labels without braces, value and timestamp); both empty when malformed."""
-    line = line.lstrip(_BLANKS)
-    if not line.startswith(b"{"):
-        return b"", line
-    # Neither value nor timestamp holds a brace, so the last one closes the labels, unless an exemplar follows.
-    close = line.rfind(b"}") if b"#" not in line else _closing_brace(line)
-    return (line[1:close], line[close + 1 :]) if close >= 0 else (b"", b"")
-
-
-def _closing_brace(line: bytes) -> int:
-    quoted = escaped = False
-    for position, byte in enumerate(line):
-        if escaped:
-            escaped = False
-        elif byte == 0x5C:
-            escaped = True
-        elif byte == 0x22:
-            quoted = not quoted
-        elif byte == 0x7D and not quoted:
-            return position
-    return -1
-
-
-def _labels_of(line: bytes) -> dict[str, str] | None:
-    return parse_labels(_split(line)[0])
-
-
-def _number(text: str) -> float | None:
-    """A finite number of at least 0, or None."""
-    if len(text) > _MAX_NUMBER_BYTES:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    # Python's floats may have underscores between digits, the format's may not.
-    return value if math.isfinite(value) and value >= 0 and "_" not in text else None
-
-
-def _positive(texts: Iterable[str | None]) -> Iterator[float]:
-    for text in texts:
-        value = None if text is None else _number(text)
-        if value:
-            yield value
+    return tuple(dict.fromkeys(spec.name for need, specs in by_need if need in reads for spec in specs))

@@ -21,7 +21,7 @@ from epp.contract.plugins import SCRAPED, Reads
 from epp.signals.buffers import BufferPool
 from epp.signals.pace import Pace
 from epp.signals.reader import PageReader, PageSink, PageSource
-from epp.signals.scan import PageScanner, wanted_fields
+from epp.signals.scan import PageScanner, anything_wanted
 from epp.signals.settings import ScrapeSettings
 from epp.signals.target import (
     InFlight,
@@ -84,7 +84,7 @@ class Scraper:
     @property
     def needed(self) -> bool:
         """Whether there is anything to look for. When not, no endpoint is ever asked."""
-        return bool(wanted_fields(self.settings.engine, self._reads))
+        return anything_wanted(self.settings.engines, self._reads)
 
     def start(self, timers: Timers | None = None, open_reader: OpenReader | None = None) -> None:
         """Begin, with the endpoints known so far. Without arguments: on the running event loop, over the network."""
@@ -105,9 +105,9 @@ class Scraper:
 
     def on_endpoint_added(self, endpoint: Endpoint) -> None:
         """Scrape `endpoint` from now on."""
-        if not self.needed:
+        scanner = PageScanner(self.settings.engines, self._reads, endpoint.labels)
+        if not scanner.wanted:
             return
-        scanner = PageScanner(self.settings.engine, self._reads)
         # A metrics port of its own says nothing about the port that requests go to.
         lost = self._lost if self.settings.port in (0, endpoint.port) else _nobody
         target = Target(endpoint, scanner, self._around, lost)

@@ -2,7 +2,8 @@
 """Which series of a metrics page a signal is read from, and the grammar in which operators name them.
 
 A specification is `name` or `name{label=value,other="value"}`; blanks around its parts do not matter, the quotes are
-optional. A series matches when it has every label that is named, with that value; it may have more.
+optional. A series matches when it has every label that is named, with that value; it may have more. As everywhere in
+Prometheus, an empty value and no label at all are the same.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class SeriesSpec:
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether a series with `labels` is meant."""
-        return all(labels.get(key) == value for key, value in self.labels)
+        return all(labels.get(key, "") == value for key, value in self.labels)
 
     def __str__(self) -> str:
         if not self.labels:

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from epp.contract.errors import ConfigError
 from epp.signals.buffers import MIB
-from epp.signals.engines import VLLM, EngineMetrics
+from epp.signals.recognise import Engines
 
 DEFAULT_INTERVAL_S = 0.05
 DEFAULT_LOOP_SHARE = 0.5
@@ -26,7 +26,7 @@ class ScrapeSettings:
     * port: where metrics pages are, 0 for the endpoint's own port
     * verify_tls: check certificates, when `scheme` is https, against `ca_file` or, without one, the system's CAs
     * client_cert_file, client_key_file: what to show to endpoints that ask for a certificate; "" for nothing
-    * engine: the names of the signals
+    * engines: the names of the signals, and how an endpoint's engine is found
     * max_page_bytes: larger pages are refused; max_backoff_s: longest pause after failures
     """
 
@@ -42,7 +42,7 @@ class ScrapeSettings:
     ca_file: str = ""
     client_cert_file: str = ""
     client_key_file: str = ""
-    engine: EngineMetrics = VLLM
+    engines: Engines = field(default_factory=Engines)
     max_page_bytes: int = 8 * MIB
     max_backoff_s: float = 5.0
 

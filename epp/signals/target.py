@@ -161,8 +161,7 @@ class Target:
             return
         sample = self._scanner.scan(buffer, start, end)
         if sample == _NOTHING:
-            names = ", ".join(dict.fromkeys(self._scanner.wanted.values()))
-            self.on_page_error(PageError("empty", f"the page has none of {names}"))
+            self.on_page_error(PageError("empty", self._scanner.nothing_found(buffer, start, end)))
             return
         self._count()
         state = self.state

@@ -75,5 +75,5 @@ def test_mistakes_in_an_engine_config_are_named(entry: dict[str, object], messag
 
 def test_what_has_no_effect_yet_is_said(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "epp.signals"):
-        engine_from_config({"name": "vllm", "loraSpec": "vllm:lora_requests_info"})
-    assert "loraSpec" in caplog.text
+        engine_from_config({"name": "vllm", "customMetrics": ({"attributeKey": "a", "metricSpec": "m"},)})
+    assert "customMetrics" in caplog.text

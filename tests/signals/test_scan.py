@@ -11,6 +11,7 @@ from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
 from epp.signals.engines import VLLM, EngineMetrics
 from epp.signals.family import Family
+from epp.signals.recognise import only
 from epp.signals.scan import PageScanner
 from epp.signals.series import SeriesSpec
 
@@ -48,7 +49,7 @@ vllm:cache_config_info{block_size="32",engine="1",num_gpu_blocks="1100"} 1.0
 
 
 def scan(page: bytes, engine: EngineMetrics = VLLM, reads: Reads = SCRAPED) -> Sample:
-    return PageScanner(engine, reads).scan(page)
+    return PageScanner(only(engine), reads).scan(page)
 
 
 def waiting(page: bytes) -> float | None:
@@ -68,7 +69,7 @@ def test_several_engines_become_one_endpoint() -> None:
 
 def test_the_kv_metrics_older_name_is_found() -> None:
     old = ONE_ENGINE.replace(b"kv_cache_usage_perc", b"gpu_cache_usage_perc")
-    scanner = PageScanner(VLLM, SCRAPED)
+    scanner = PageScanner(only(VLLM), SCRAPED)
     assert scanner.scan(old).kv_utilization == 0.25
     # The engine is upgraded under the same endpoint.
     assert scanner.scan(ONE_ENGINE).kv_utilization == 0.25
@@ -170,7 +171,7 @@ def test_cache_configuration_that_is_not_there(labels: bytes, expected: tuple[fl
 
 
 def test_cache_configuration_that_changes_is_read_again() -> None:
-    scanner = PageScanner(VLLM, Reads.CACHE_CONFIG)
+    scanner = PageScanner(only(VLLM), Reads.CACHE_CONFIG)
     page = b'vllm:cache_config_info{block_size="16",num_gpu_blocks="%d"} 1\n'
     assert [scanner.scan(page % blocks).num_blocks for blocks in (10, 10, 20)] == [10, 10, 20]
 
@@ -184,12 +185,12 @@ def test_a_page_inside_a_larger_buffer() -> None:
     engine = EngineMetrics("x", waiting=(SeriesSpec("w"),))
     start, end = buffer.index(b"w 5"), buffer.index(b"w 9")
     for _ in range(2):
-        assert PageScanner(engine, SCRAPED).scan(buffer, start, end).waiting == 7.0
-    assert PageScanner(engine, SCRAPED).scan(buffer, start, end - 1).waiting == 5.0
+        assert PageScanner(only(engine), SCRAPED).scan(buffer, start, end).waiting == 7.0
+    assert PageScanner(only(engine), SCRAPED).scan(buffer, start, end - 1).waiting == 5.0
 
 
 def test_families_that_move_are_found_again() -> None:
-    scanner = PageScanner(VLLM, SCRAPED)
+    scanner = PageScanner(only(VLLM), SCRAPED)
     filler = b'filler{le="1"} 1\n'
     for before in (0, 500, 3, 500, 501, 2000, 0):
         assert scanner.scan(filler * before + ONE_ENGINE + filler * 100) == scan(ONE_ENGINE)
@@ -248,7 +249,7 @@ def pages(draw: st.DrawFn) -> tuple[bytes, float | None]:
 @settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(pages(), min_size=1, max_size=4))
 def test_what_a_page_says_is_read_back_whatever_came_before_it(made: list[tuple[bytes, float | None]]) -> None:
-    scanner = PageScanner(EngineMetrics("x", waiting=(SeriesSpec("w"),)), SCRAPED)
+    scanner = PageScanner(only(EngineMetrics("x", waiting=(SeriesSpec("w"),))), SCRAPED)
     for page, total in made:
         value = scanner.scan(page).waiting
         assert value == (None if total is None else pytest.approx(total))
@@ -263,7 +264,7 @@ FRAGMENTS = st.sampled_from([*NAMES, *SIGNS])
 @given(st.lists(st.binary(max_size=200) | st.lists(FRAGMENTS, max_size=60).map(b"".join), min_size=1, max_size=3))
 @example([b"vllm:cache_config_info{" + b'a="' * 50])
 def test_no_page_raises_and_no_value_is_out_of_range(made: list[bytes]) -> None:
-    scanner = PageScanner(VLLM, SCRAPED)
+    scanner = PageScanner(only(VLLM), SCRAPED)
     for page in made:
         sample = scanner.scan(bytearray(page))
         for value in (sample.waiting, sample.running, sample.kv_utilization, sample.num_blocks):

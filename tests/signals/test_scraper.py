@@ -19,6 +19,7 @@ from epp.contract.signals import Sample
 from epp.signals.engines import VLLM, EngineMetrics
 from epp.signals.http1 import PageError
 from epp.signals.reader import PageSink
+from epp.signals.recognise import only
 from epp.signals.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
 
@@ -79,6 +80,10 @@ class FakeReader:
     closed: bool = False
     busy: bool = False
     cost_s: float = 0.0
+    path: str = ""
+
+    def use(self, path: str) -> None:
+        self.path = path
 
     def fetch(self) -> None:
         assert not self.closed
@@ -297,7 +302,7 @@ def test_a_page_without_any_of_the_signals_is_a_failure(caplog: pytest.LogCaptur
     world.time.run(1.0)
     assert world.records == []
     assert world.scraper.counts.failures["empty"] > 0
-    assert "vllm:kv_cache_usage_perc or vllm:gpu_cache_usage_perc" in caplog.text
+    assert "the page is of no engine known here (vllm, sglang," in caplog.text
     assert "Traceback" not in caplog.text
 
 
@@ -338,7 +343,7 @@ def test_only_what_is_read_is_missed() -> None:
     ],
 )
 def test_nothing_is_scraped_when_nothing_is_needed(reads: Reads, engine: EngineMetrics) -> None:
-    world = World(reads=reads, engine=engine)
+    world = World(reads=reads, engines=only(engine))
     world.add("a")
     world.start()
     world.add("b")
