@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 from epp.contract.errors import BadRequest
+from epp.requests import countless
+from epp.requests.countless import TOKENS_LIMIT, is_countless
 from epp.requests.prompts import chat_stream, json_stream, text_stream, token_stream
 
 
@@ -79,8 +81,14 @@ _conversation = msgspec.json.Decoder(_Conversation)
 _image = msgspec.json.Decoder(_Image)
 
 
+MOST_PROMPTS = 2048
+"""More of them in one body are followed as one, by their JSON."""
+
+
 def read_chat(body: bytes) -> Parsed:
     """A chat completion."""
+    if is_countless(body):
+        return _read_countless(body, "messages", "invalid chat completions request: must have valid messages field")
     chat = _decode(_chat, body, "invalid chat completions request: must have valid messages field")
     if not chat.messages:
         raise BadRequest("invalid chat completions request: must have valid messages field")
@@ -90,6 +98,8 @@ def read_chat(body: bytes) -> Parsed:
 
 def read_completion(body: bytes) -> Parsed:
     """A completion: one text, several, or token ids."""
+    if is_countless(body, TOKENS_LIMIT):
+        return _read_countless(body, "prompt", "invalid completions request: must have prompt field")
     completion = _decode(_completion, body, "invalid completions request: must have prompt field")
     prompt = completion.prompt
     if prompt is None:
@@ -104,6 +114,8 @@ def _prompt_streams(prompt: str | list[Any]) -> tuple[bytes, ...]:
     try:
         if prompt and isinstance(prompt[0], int):
             return (token_stream(prompt),)
+        if len(prompt) > MOST_PROMPTS:
+            return (text_stream(msgspec.json.encode(prompt)),)
         return tuple(text_stream(p) if isinstance(p, str) else token_stream(p) for p in prompt)
     except (TypeError, ValueError, OverflowError):
         raise BadRequest(
@@ -113,12 +125,16 @@ def _prompt_streams(prompt: str | list[Any]) -> tuple[bytes, ...]:
 
 def read_embedding(body: bytes) -> Parsed:
     """An embedding: whatever the input is, its JSON is the prompt."""
+    if is_countless(body):
+        return _read_countless(body, "input", "invalid embeddings request: must have input field")
     embedding = _decode(_embedding, body, "invalid embeddings request: must have input field")
     return _parsed(embedding, (_required(embedding.input, "embeddings", "input"),), None)
 
 
 def read_response(body: bytes) -> Parsed:
     """A response of the Responses API."""
+    if is_countless(body):
+        return _read_countless(body, "input", "invalid responses request: must have input field")
     response = _decode(_response, body, "invalid responses request: must have input field")
     _required(response.input, "responses", "input")
     parts = (("instructions", response.instructions), ("tools", response.tools), ("input", response.input))
@@ -128,30 +144,50 @@ def read_response(body: bytes) -> Parsed:
 
 def read_conversation(body: bytes) -> Parsed:
     """A conversation: its items' JSON is the prompt."""
+    if is_countless(body):
+        return _read_countless(body, "items", "invalid conversations request: must have items field")
     conversation = _decode(_conversation, body, "invalid conversations request: must have items field")
     return _parsed(conversation, (_required(conversation.items, "conversations", "items"),), None)
 
 
 def read_image(body: bytes) -> Parsed:
     """An image generation; there is no prefix cache to follow, so no prompt stream."""
+    if is_countless(body):
+        return _read_countless(body, "prompt", "invalid images generations request: must have prompt field")
     image = _decode(_image, body, "invalid images generations request: must have prompt field")
     if not isinstance(image.prompt, str) or not image.prompt:
         raise BadRequest("invalid images generations request: must have prompt field")
     return _parsed(image, (), None)
 
 
-def _parsed(body: Any, prompts: tuple[bytes, ...], limit: Any) -> Parsed:
-    if body.model is None or body.model == "":
-        raise BadRequest("model not found in request body; add the field `model` with the model's name")
-    if not isinstance(body.model, str):
-        raise BadRequest("model in request body is not a string; set the field `model` to the model's name")
+def _read_countless(body: bytes, field: str, wrong_shape: str) -> Parsed:
+    found = _decode(countless.decoder, body, wrong_shape)
+    stream = text_stream(countless.required(getattr(found, field), wrong_shape))
     return Parsed(
-        model=body.model,
+        model=_model(countless.model_of(found.model)),
+        stream=bytes(found.stream) == b"true",
+        prompts=(stream,),
+        cache_salt=countless.text_of(found.cache_salt) or "",
+        max_output_tokens=None,
+    )
+
+
+def _parsed(body: Any, prompts: tuple[bytes, ...], limit: Any) -> Parsed:
+    return Parsed(
+        model=_model(body.model),
         stream=body.stream is True,
         prompts=prompts,
         cache_salt=body.cache_salt if isinstance(body.cache_salt, str) else "",
         max_output_tokens=limit if isinstance(limit, int) else None,
     )
+
+
+def _model(given: object) -> str:
+    if given is None or given == "":
+        raise BadRequest("model not found in request body; add the field `model` with the model's name")
+    if not isinstance(given, str):
+        raise BadRequest("model in request body is not a string; set the field `model` to the model's name")
+    return given
 
 
 def _decode(decoder: Any, body: bytes, wrong_shape: str) -> Any:

@@ -20,6 +20,10 @@ IMAGE_TOKENS = 225
 VIDEO_TOKENS = 20 * IMAGE_TOKENS
 """Ten seconds at two sampled frames a second."""
 
+ASSET_BYTES_LIMIT = 1 << 24
+"""In a stream of this length (four million tokens) every further asset counts as one token: the estimate of some
+twenty bytes of JSON is up to 18,000 bytes, so that a small body could fill the memory."""
+
 Content = str | list[dict[str, Any]] | None
 
 
@@ -74,6 +78,8 @@ def _add_block(out: bytearray, block: dict[str, Any]) -> None:
 
 def _add_asset(out: bytearray, identity: str, tokens: int) -> None:
     out += bytes(-len(out) % 4)
+    if len(out) >= ASSET_BYTES_LIMIT:
+        tokens = 1
     mark = xxhash.xxh64_intdigest(identity.encode("utf-8", "surrogatepass")) & 0xFFFFFFFF
     out += mark.to_bytes(4, "little") * tokens
 
