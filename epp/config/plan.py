@@ -16,6 +16,11 @@ from epp.contract.prefix import PREFIX_MATCH
 BODY = Reads.BODY | Reads.PROMPT
 
 
+def auto_response_phase(reads: Reads) -> str:
+    """What --response-phase auto means where plugins read `reads`: full or release."""
+    return "full" if reads & Reads.RESPONSE_BODY else "release"
+
+
 def plan_dict(configuration: Configuration) -> dict[str, Any]:
     """The plan as plain values."""
     return {
@@ -31,6 +36,7 @@ def plan_dict(configuration: Configuration) -> dict[str, Any]:
         "sources": [dataclasses.asdict(source) | {"origin": source.origin.value} for source in configuration.sources],
         "parses_bodies_for": list(configuration.readers(BODY)),
         "reads_responses_for": list(configuration.readers(Reads.RESPONSE_BODY)),
+        "auto_response_phase": auto_response_phase(configuration.reads),
         "parsers": list(configuration.parsers),
         "endpoints": _endpoints(configuration),
         "notes": list(configuration.notes),
@@ -94,6 +100,7 @@ def _work_lines(configuration: Configuration) -> list[str]:
     lines.append(f"bodies     {'parsed for ' + ', '.join(bodies) if bodies else 'no plugin reads them'}")
     lines.append(f"parsers    {', '.join(configuration.parsers)}{_origin(configuration.parsers_origin)}")
     lines.append(f"responses  {'read for ' + ', '.join(responses) if responses else 'no plugin reads them'}")
+    lines.append(f"           --response-phase auto means {auto_response_phase(configuration.reads)}")
     lines.append(f"endpoints  {_endpoints(configuration)}")
     return lines
 

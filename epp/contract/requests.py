@@ -81,6 +81,8 @@ class Cause(enum.Enum):
     CLIENT_GONE = "client-disconnect"
     EVICTED = "evicted"
     ERROR = "error"
+    UNKNOWN = "unknown"
+    """Nobody saw the end: the response was not watched, and no access log told."""
 
 
 class Completion(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,8 @@
       charge                book the choice on the endpoint: the lease            (epp.endpoints)
     Life.response_headers   status seen; the endpoint has the request
     Life.response_body      first byte, tokens, usage
-    Life.closed             release, exactly once, on every way out
+    Life.closed             release, exactly once, on every way out; a response that goes on unwatched is
+                            handed to epp.director.unwatched, which releases when its end is known
 
 Invariants: from reading the candidates to charging the chosen one nothing awaits, so two requests of one burst never
 see the same picture. Whatever fails, the request is answered with one line in the error envelope, and nothing else is
@@ -29,9 +30,10 @@ from epp.contract.errors import BadRequest, BodyTooLarge, Internal, RequestError
 from epp.contract.plugins import Producer
 from epp.contract.requests import Cause, Completion, InferenceRequest
 from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, WORKER_HEADERS, echo
+from epp.director.held import Held
 from epp.director.producing import finish, produce
 from epp.endpoints.lease import Lease
-from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route
+from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 from epp.observe.recorder import Record, Series
 from epp.requests.encoding import decode, is_encoded
 from epp.requests.parser import OPAQUE, request_path
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("epp.director")
 
 UNREACHED_S = 1.0
+FAILED_STATUS = 400
+"""From here on a response is short: its end is not waited for when only its headers are watched."""
 INLINE_DECODE_BYTES = 64 * 1024
 """A compressed body longer than this is inflated in a thread."""
 _CAUSES = {
@@ -59,7 +63,7 @@ class Life:
 
     __slots__ = (
         "_bytes", "_decision", "_director", "_first_byte_s", "_last_byte_s", "_lease", "_new_id", "_plan", "_reached",
-        "_received_s", "_record", "_request", "_series", "_status", "_streaming", "_usage",
+        "_received_s", "_record", "_request", "_series", "_status", "_streaming", "_usage", "_watch",
     )  # fmt: skip
 
     def __init__(self, director: Director) -> None:
@@ -75,6 +79,7 @@ class Life:
         self._new_id = False
         self._reached = self._streaming = False
         self._status: int | None = None
+        self._watch = Watch.BODY
         self._first_byte_s: float | None = None
         self._last_byte_s = 0.0
         self._bytes = 0
@@ -190,7 +195,9 @@ class Life:
     def _answer(self, request: InferenceRequest, decision: Decision) -> Route:
         director = self._director
         addresses = ",".join([endpoint.address for endpoint in decision.result.targets])
-        route = director.route_to(addresses)
+        if self._plan.watch is not Watch.BODY:
+            self._watch = director.unwatched.watch(request, self._plan.watch)
+        route = director.route_to(addresses, self._watch)
         removed = [name for name in WORKER_HEADERS if name in request.headers]
         if not (removed or self._new_id or director.settings.echo_headers):
             return route
@@ -199,7 +206,7 @@ class Life:
             headers.append(("x-request-id", request.request_id.encode()))
         if director.settings.echo_headers:
             headers.extend(echo(request.headers))
-        return Route(set_headers=headers, remove_headers=removed, metadata=route.metadata)
+        return Route(set_headers=headers, remove_headers=removed, metadata=route.metadata, watch=self._watch)
 
     def _answer_to(self, error: Exception) -> Immediate:
         if isinstance(error, RequestError):
@@ -225,6 +232,9 @@ class Life:
         self._streaming = "text/event-stream" in kind
         if (self._streaming or "json" in kind) and not is_encoded(headers.get("content-encoding")):
             self._usage = UsageReader()
+        if self._watch is Watch.HEADERS and self._lease is not None:
+            self._first_byte_s = self._director.clock() - self._received_s
+            self._lease.first_byte()
         if self._director.settings.echo_headers:
             return [*WENT_INTO_RESPONSE, *echo(headers)]
         return WENT_INTO_RESPONSE
@@ -253,6 +263,9 @@ class Life:
             if self._series is not None:
                 self._series.finished(None, False)
             return
+        if end is End.UNWATCHED and (self._status is None or self._status < FAILED_STATUS):
+            self._director.unwatched.hold(self._held(self._request, self._decision, self._lease))
+            return
         self._lease.release()
         completion = Completion(
             cause=_CAUSES[end],
@@ -269,3 +282,18 @@ class Life:
             except Exception as error:
                 hook.failed(error)
         self._director.recorder.finished(self._request, self._series, completion, self._streaming, self._record)
+        if self._watch is not self._plan.watch:
+            self._director.unwatched.learn(self._request, completion, self._streaming)
+
+    def _held(self, request: InferenceRequest, decision: Decision, lease: Lease) -> Held:
+        return Held(
+            request,
+            decision,
+            lease,
+            self._plan.done_hooks,
+            self._record,
+            self._series,
+            streaming=request.stream if self._status is None else self._streaming,
+            status=self._status,
+            first_byte_s=self._first_byte_s,
+        )

@@ -11,6 +11,7 @@ from epp.contract.plugins import DoneHook, Producer, RoutedHook
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
 from epp.contract.requests import DataKey
 from epp.director.headers import DESTINATION
+from epp.extproc import Watch
 from epp.requests.parser import Parser
 from epp.scheduling.guard import Guarded
 from epp.scheduling.scheduler import Scheduler
@@ -20,7 +21,8 @@ from epp.scheduling.scheduler import Scheduler
 class Plan:
     """What a configuration asks for, resolved once when it is loaded.
 
-    `prefix_key`: where the prefix match is published that tells a request's uncached tokens; `plugins`: all instances.
+    `prefix_key`: where the prefix match is published that tells a request's uncached tokens; `plugins`: all instances;
+    `watch`: how much of a response somebody needs.
     """
 
     scheduler: Scheduler
@@ -30,6 +32,7 @@ class Plan:
     done_hooks: Sequence[Guarded[DoneHook]] = ()
     prefix_key: DataKey[PrefixMatch] = PREFIX_MATCH
     plugins: Sequence[Guarded[Any]] = ()
+    watch: Watch = Watch.BODY
 
 
 @dataclass(frozen=True, slots=True)

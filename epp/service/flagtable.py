@@ -110,7 +110,9 @@ _ANSWER = (
          "metadata namespace of the choice; empty: the key stands at the top level",
          also=("DestinationEndpointHintMetadataNamespace",)),
     Flag("echo-headers", "bool", "false", "set every request header again, as the Go EPP does"),
-    Flag("response-phase", "choice", "full", "how far responses are followed: full", choices=("full",)),
+    Flag("response-phase", "choice", "full",
+         "how far responses are followed: full, headers, release (not at all), or auto (full if a plugin reads them)",
+         choices=("full", "headers", "release", "auto")),
     Flag("emit-endpoint-scores", "bool", "false", "scores in the dynamic metadata", effective=False),
 )  # fmt: skip
 

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from epp.accesslog import PATH as ACCESS_LOG_PATH
+from epp.accesslog import AccessLogs
 from epp.contract.endpoints import Clock
 from epp.director import Director
 from epp.extproc import PATH
@@ -28,6 +30,7 @@ class Listeners:
 
     ext_proc: Listener
     health: Listener
+    access_logs: AccessLogs
     reloads: asyncio.Task[None] | None = None
 
     async def close(self, grace_s: float) -> None:
@@ -37,11 +40,14 @@ class Listeners:
         """
         if self.reloads is not None:
             self.reloads.cancel()
+        self.access_logs.stop()
         await self.ext_proc.close(grace_s)
         await self.health.close(0.0)
 
 
-async def open_listeners(options: Options, director: Director, health: Health, clock: Clock) -> Listeners:
+async def open_listeners(
+    options: Options, director: Director, access_logs: AccessLogs, health: Health, clock: Clock
+) -> Listeners:
     """Listen on both ports. Raises `StartError` when one is taken or a certificate cannot be used."""
     if options.transport == "grpcio":
         from epp.transport.grpcio import listen
@@ -51,7 +57,11 @@ async def open_listeners(options: Options, director: Director, health: Health, c
     host = options.bind_address or every_interface()
     body_bytes = options.max_body_bytes
     limits = Limits(message_bytes=options.grpc_max_recv_msg_bytes or body_bytes + MESSAGE_OVERHEAD_BYTES)
-    services: Mapping[str, Service] = {PATH: ext_proc_service(director.open, body_bytes), **health.services()}
+    services: Mapping[str, Service] = {
+        PATH: ext_proc_service(director.open, body_bytes),
+        ACCESS_LOG_PATH: access_logs.open,
+        **health.services(),
+    }
     tls = None
     if options.secure_serving:
         tls = TlsSource(options.cert_path, min_version=options.tls_min_version, cipher_suites=options.tls_cipher_suites)
@@ -63,7 +73,7 @@ async def open_listeners(options: Options, director: Director, health: Health, c
     except BaseException:
         await health_listener.close(0.0)
         raise
-    listeners = Listeners(ext_proc, health_listener)
+    listeners = Listeners(ext_proc, health_listener, access_logs)
     if tls is not None and options.cert_path is not None:
         listeners.reloads = asyncio.create_task(tls.watch())
     return listeners

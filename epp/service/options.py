@@ -83,7 +83,8 @@ class Options:
     """Metadata namespace of the choice; "" puts the key at the top level."""
     echo_headers: bool
     """Set every request header again, as the Go EPP does, instead of our own alone."""
-    response_phase: Literal["full"]
+    response_phase: Literal["full", "headers", "release", "auto"]
+    """How much of a response is asked for; "auto" is settled when a configuration is loaded."""
     emit_endpoint_scores: bool
 
     # Signals. A metric is `name` or `name{label=value,...}`; None: the engine's own names; "": that signal is off.

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from epp import __version__
+from epp.accesslog import AccessLogs
 from epp.config.build import Assembly, assemble
 from epp.config.catalog import Catalog, collect
 from epp.config.configuration import Configuration
@@ -29,6 +30,8 @@ from epp.contract.discovery import Discovery, EndpointSpec
 from epp.contract.endpoints import Endpoint
 from epp.contract.errors import DiscoveryError, EppError
 from epp.director import Director
+from epp.director.unwatched import Unwatched
+from epp.director.unwatched_metrics import UnwatchedCollector
 from epp.discovery.file import FileDiscovery
 from epp.discovery.flags import StaticDiscovery, parse_endpoints
 from epp.endpoints.pool import Pool
@@ -42,7 +45,15 @@ from epp.service.debugpages import DecisionsPage
 from epp.service.health import Health
 from epp.service.listeners import Listeners, every_interface, open_listeners
 from epp.service.options import Options
-from epp.service.wiring import observe, plan_of, scrape_settings_of, settings_of
+from epp.service.wiring import (
+    observe,
+    plan_of,
+    recorded_by,
+    scrape_settings_of,
+    scraped_reads,
+    settings_of,
+    watch_of,
+)
 from epp.signals.scraper import Scraper
 
 log = logging.getLogger("epp.service")
@@ -87,8 +98,12 @@ class Process:
             pool_name=options.pool_name,
             staleness_s=options.metrics_staleness_threshold_s,
             version=__version__,
-            later=lambda delay_s, tell: asyncio.get_running_loop().call_later(delay_s, tell),
+            later=_later,
         )
+        self._unwatched = Unwatched(self._pool, self._recorder, self._clock, _later)
+        self._pool.subscribe(self._unwatched)
+        self._access_logs = AccessLogs(self._unwatched)
+        self._recorder.registry.add(UnwatchedCollector(self._unwatched, self._access_logs.counts))
         self._health = Health(lambda: self._pool.synced, lambda: len(self._pool) > 0)
         self._catalog: Catalog = collect(*options.plugin_dirs)
         self._stop = asyncio.Event()
@@ -111,7 +126,7 @@ class Process:
         if self._stop.is_set():
             log.info("stopped before anything listened")
             return 0
-        listeners = await open_listeners(options, director, self._health, self._clock)
+        listeners = await open_listeners(options, director, self._access_logs, self._health, self._clock)
         admin: Admin | None = None
         try:
             admin = Admin(
@@ -162,9 +177,10 @@ class Process:
         """Make `configuration` the one in force; requests that are on their way keep theirs."""
         assembly = assemble(configuration, self._clock, self._options.seed)
         settings = scrape_settings_of(self._options, configuration)
-        plan = plan_of(assembly, self._clock)
+        plan = plan_of(assembly, self._clock, watch_of(self._options, assembly))
         rng = random.Random(self._rng.random())
-        scraper = Scraper(self._pool.record, assembly.reads, settings, rng, self._pool.suspect, self._in_flight)
+        record = recorded_by(self._pool, self._unwatched)
+        scraper = Scraper(record, scraped_reads(assembly, plan), settings, rng, self._pool.suspect, self._in_flight)
         # Nothing above changed anything: up to here a bad configuration is refused as a whole.
         for warning in configuration.warnings:
             log.warning("configuration %s: %s", configuration.source, warning)
@@ -189,6 +205,7 @@ class Process:
                 self._pool,
                 plan,
                 self._recorder,
+                self._unwatched,
                 clock=self._clock,
                 new_request_id=_request_ids(self._rng),
                 settings=settings_of(self._options),
@@ -312,6 +329,10 @@ def _discovery_of(assembly: Assembly) -> object:
         return None
     instance = assembly.configuration.instance(name)
     return instance.type, instance.parameters
+
+
+def _later(delay_s: float, tell: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_later(delay_s, tell)
 
 
 def _request_ids(rng: random.Random) -> Callable[[], str]:

@@ -12,10 +12,16 @@ from typing import Any
 
 from epp.config.build import Assembly
 from epp.config.configuration import Configuration, Origin
-from epp.contract.endpoints import Clock
+from epp.config.plan import auto_response_phase
+from epp.contract.endpoints import Clock, Endpoint
+from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
 from epp.contract.requests import DataKey
+from epp.contract.signals import Sample
 from epp.director import Plan, Settings
+from epp.director.unwatched import Unwatched
+from epp.endpoints.pool import Pool
+from epp.extproc import Watch
 from epp.observe.recorder import Recorder
 from epp.prefix.tracker import PrefixTracker
 from epp.requests.parser import OPENAI, Parser
@@ -26,10 +32,13 @@ from epp.service.engines import engines_of
 from epp.service.options import Options
 from epp.signals.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
+from epp.signals.target import Record
+
+_WATCHES = {"full": Watch.BODY, "headers": Watch.HEADERS, "release": Watch.NOTHING}
 
 
-def plan_of(assembly: Assembly, clock: Clock) -> Plan:
-    """What the director needs of a configuration."""
+def plan_of(assembly: Assembly, clock: Clock, watch: Watch = Watch.BODY) -> Plan:
+    """What the director needs of a configuration; `watch` is how much of responses."""
     guards = {name: Guarded(name, made, clock) for name, made in assembly.objects.items()}
 
     def guarded(named: Any) -> Guarded[Any]:
@@ -52,7 +61,35 @@ def plan_of(assembly: Assembly, clock: Clock) -> Plan:
         done_hooks=[guarded(h) for h in assembly.done_hooks],
         prefix_key=_prefix_key(assembly),
         plugins=tuple(guards.values()),
+        watch=watch,
     )
+
+
+def watch_of(options: Options, assembly: Assembly) -> Watch:
+    """How much of responses --response-phase asks for."""
+    phase = options.response_phase
+    return _WATCHES[auto_response_phase(assembly.reads) if phase == "auto" else phase]
+
+
+def scraped_reads(assembly: Assembly, plan: Plan) -> Reads:
+    """What metrics pages are read for. Where they are read at all, the counts that unwatched requests are compared
+    with are read too."""
+    reads = assembly.reads
+    if plan.watch is not Watch.BODY and reads & SCRAPED:
+        reads |= Reads.WAITING | Reads.RUNNING
+    return reads
+
+
+def recorded_by(pool: Pool, unwatched: Unwatched) -> Record:
+    """Where samples go: to the pool, and to what compares them with the unwatched requests."""
+
+    def record(endpoint: Endpoint, sample: Sample) -> bool:
+        known = pool.record(endpoint, sample)
+        if known:
+            unwatched.sampled(endpoint, sample)
+        return known
+
+    return record
 
 
 def settings_of(options: Options) -> Settings:

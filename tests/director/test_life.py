@@ -22,6 +22,7 @@ from epp.contract.requests import Cause, Completion, InferenceRequest
 from epp.contract.signals import Sample
 from epp.director import Director, Life, Plan, Settings
 from epp.director.life import INLINE_DECODE_BYTES
+from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
 from epp.extproc import BodyMode, End, HttpRequest, Immediate, Outcome, Route
 from epp.observe.logs import open_log
@@ -88,10 +89,13 @@ class Bench:
             routed_hooks=[self._guarded("hook", self)],
             done_hooks=[self._guarded("hook", self)],
         )
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.unwatched = Unwatched(self.pool, self.recorder, self.clock, lambda s, tell: self.timers.append((s, tell)))
         self.director = Director(
             self.pool,
             self.plan,
             self.recorder,
+            self.unwatched,
             clock=self.clock,
             new_request_id=lambda: "made-id",
             settings=settings or Settings(),

@@ -80,7 +80,7 @@ def test_newest_names_are_known() -> None:
         (["--metrics-idle-interval=-1s"], "must be a duration of at least 0s"),
         (["--metrics-max-loop-share=0"], "must be a number above 0 and at most 1"),
         (["--transport", "h3"], 'invalid argument "h3" for "--transport" flag: must be one of ngh2, grpcio'),
-        (["--response-phase=none"], "must be one of full"),
+        (["--response-phase=none"], "must be one of full, headers, release, auto"),
         (["--max-body-size", "0"], "must be a size of at least 1 B"),
         (["--max-body-size", ""], "must be a size in bytes"),
         (["--grpc-max-recv-msg-size=1K"], "must be a size in bytes"),
