@@ -37,6 +37,10 @@ class PageSink(Protocol):
         """The endpoint ended the connection while no page was asked for."""
         ...
 
+    def on_reconnect(self) -> None:
+        """The endpoint ended the connection as the page was asked for; it is being asked over a new one."""
+        ...
+
 
 class Meter(Protocol):
     """Who wants to know what reading costs (`Turns`)."""
@@ -64,11 +68,10 @@ class PageSource:
         """For messages."""
         return f"{'https' if self.tls else 'http'}://{format_address(self.host, self.port)}{self.path}"
 
-    @property
-    def request(self) -> bytes:
-        """The request, complete."""
+    def request(self, path: str) -> bytes:
+        """The request for `path` there, complete."""
         return (
-            f"GET {self.path} HTTP/1.1\r\nHost: {format_address(self.host, self.port)}\r\nUser-Agent: epp\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {format_address(self.host, self.port)}\r\nUser-Agent: epp\r\n"
             "Accept: text/plain;version=0.0.4\r\nAccept-Encoding: identity\r\n\r\n"
         ).encode("latin-1")
 
@@ -96,7 +99,8 @@ class PageReader:
         self.max_bytes = max_bytes
         self.buffers = buffers
         self.meter = meter
-        self._request = source.request
+        self._path = source.path
+        self._request = source.request(source.path)
         self._sink = sink
         self._loop = loop
         self._timeout_s = timeout_s
@@ -104,6 +108,12 @@ class PageReader:
         self._connection: _Connection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._reused = False
+
+    def use(self, path: str) -> None:
+        """Ask for `path` from now on."""
+        if path != self._path:
+            self._path = path
+            self._request = self.source.request(path)
 
     def fetch(self) -> None:
         """Start a read. Only one at a time."""
@@ -137,6 +147,7 @@ class PageReader:
             self._sink.on_idle_close()
             return
         if untouched and self._reused:
+            self._sink.on_reconnect()
             self._connect()
         else:
             self._fail(error)

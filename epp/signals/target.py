@@ -17,6 +17,7 @@ from typing import Protocol
 
 from epp.contract.endpoints import Endpoint
 from epp.contract.signals import Sample
+from epp.signals.filtered import Filtering
 from epp.signals.http1 import REASONS, PageError
 from epp.signals.pace import Pace
 from epp.signals.reader import PageSink
@@ -47,6 +48,10 @@ Lost = Callable[[Endpoint], None]
 class Reader(Protocol):
     """The part of `PageReader` that is used here."""
 
+    def use(self, path: str) -> None:
+        """Ask for `path` from now on."""
+        ...
+
     def fetch(self) -> None:
         """Start a read; the sink is told how it ended."""
         ...
@@ -64,9 +69,15 @@ InFlight = Callable[[Endpoint], float]
 
 @dataclass(slots=True)
 class ScrapeCounts:
-    """Counted since the start: polls that ended, and how many of them failed, by reason (`REASONS`)."""
+    """Counted since the start.
+
+    * polls: how many ended; failures: how many of them failed, by reason (`REASONS`)
+    * page_bytes: of the pages; saved_bytes: by how much they were smaller than whole pages would have been
+    """
 
     polls: int = 0
+    page_bytes: int = 0
+    saved_bytes: int = 0
     failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
 
 
@@ -89,7 +100,9 @@ class Surroundings:
 
 @dataclass(slots=True)
 class ScrapeState:
-    """How scraping one endpoint goes. `missing` names the `Sample` fields its page was found not to have."""
+    """How scraping one endpoint goes. `missing` names the `Sample` fields its page was found not to have; `filtered`
+    says whether it is asked for the families in use alone.
+    """
 
     endpoint: Endpoint
     counts: ScrapeCounts = field(default_factory=ScrapeCounts)
@@ -97,6 +110,7 @@ class ScrapeState:
     last_error: str | None = None
     last_good_s: float = -math.inf
     missing: frozenset[str] = frozenset()
+    filtered: bool = False
 
 
 class Target:
@@ -106,6 +120,7 @@ class Target:
         "_announced",
         "_around",
         "_due_s",
+        "_filtering",
         "_interval_s",
         "_lost",
         "_phase",
@@ -120,6 +135,8 @@ class Target:
     def __init__(self, endpoint: Endpoint, scanner: PageScanner, around: Surroundings, lost: Lost) -> None:
         self.state = ScrapeState(endpoint)
         self._scanner = scanner
+        settings = around.settings
+        self._filtering = Filtering(settings.path, lambda: sorted(scanner.families) if settings.filtered else ())
         self._around = around
         self._lost = lost
         self._timers: Timers | None = None
@@ -159,13 +176,25 @@ class Target:
         """A poll has ended well, if the page says anything."""
         if self._timers is None:
             return
+        filtering = self._filtering
+        if not filtering.fits(buffer, start, end):
+            self._plan(self._timers.time())
+            return
         sample = self._scanner.scan(buffer, start, end)
+        missing = self._newly_missing(sample)
+        if filtering.active and (missing or sample == _NOTHING):
+            # Whether the endpoint or the filter is to blame, the whole page tells.
+            filtering.restart()
+            self._plan(self._timers.time())
+            return
         if sample == _NOTHING:
             self.on_page_error(PageError("empty", self._scanner.nothing_found(buffer, start, end)))
             return
         self._count()
+        self._count_bytes(end - start)
         state = self.state
         state.last_good_s = self._timers.time()
+        filtering.learn(buffer, start, end, state.last_good_s)
         around = self._around
         busy = bool(sample.running or sample.waiting) or around.in_flight(state.endpoint) > 0
         self._plan_next(state.last_good_s, around.pace.interval_s(busy))
@@ -174,11 +203,15 @@ class Target:
             return
         if state.failures_in_a_row:
             self._recovered()
-        self._note_missing(sample)
+        if missing:
+            self._note_missing(missing)
 
     def on_page_error(self, error: PageError) -> None:
         """A poll has failed."""
         if self._timers is None:
+            return
+        if self._filtering.failed(error.reason):
+            self._plan(self._timers.time())
             return
         state, settings = self.state, self._around.settings
         self._count(error.reason)
@@ -207,9 +240,16 @@ class Target:
         if self._timers is None:
             return
         self._lost(self.state.endpoint)
+        self._filtering.restart()
         if self._timer is not None:
             self._timer.cancel()
             self._plan(self._timers.time())
+
+    def on_reconnect(self) -> None:
+        """The endpoint ended its connection, and may be another program now."""
+        self._filtering.restart()
+        if self._reader is not None:
+            self._reader.use(self._filtering.path)
 
     def _plan_next(self, now_s: float, interval_s: float) -> None:
         slower, self._interval_s = interval_s > self._interval_s, interval_s
@@ -233,6 +273,7 @@ class Target:
 
     def _fetch(self) -> None:
         if self._reader is not None:
+            self._reader.use(self._filtering.path)
             self._reader.fetch()
 
     def _count(self, failure: str | None = None) -> None:
@@ -250,10 +291,20 @@ class Target:
         state.failures_in_a_row = 0
         state.last_error = None
 
-    def _note_missing(self, sample: Sample) -> None:
+    def _count_bytes(self, size: int) -> None:
+        filtering = self._filtering
+        self.state.filtered = filtering.active
+        saved = filtering.whole_bytes - size if filtering.active else 0
+        for counts in (self.state.counts, self._around.totals):
+            counts.page_bytes += size
+            counts.saved_bytes += saved
+
+    def _newly_missing(self, sample: Sample) -> list[str]:
+        missing = self.state.missing
+        return [name for name in self._scanner.wanted if getattr(sample, name) is None and name not in missing]
+
+    def _note_missing(self, missing: list[str]) -> None:
         wanted, state = self._scanner.wanted, self.state
-        new = [name for name in wanted if getattr(sample, name) is None and name not in state.missing]
-        if new:
-            state.missing |= frozenset(new)
-            names = "; ".join(f"{name} ({wanted[name]})" for name in new)
-            log.warning("endpoint %s: its metrics page does not have %s", state.endpoint.id, names)
+        state.missing |= frozenset(missing)
+        names = "; ".join(f"{name} ({wanted[name]})" for name in missing)
+        log.warning("endpoint %s: its metrics page does not have %s", state.endpoint.id, names)

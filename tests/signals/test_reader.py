@@ -38,12 +38,16 @@ class Pages:
 
     def __init__(self) -> None:
         self.told: asyncio.Queue[bytes | PageError] = asyncio.Queue()
+        self.reconnects = 0
 
     def on_page(self, buffer: bytearray, start: int, end: int) -> None:
         self.told.put_nowait(bytes(buffer[start:end]))
 
     def on_page_error(self, error: PageError) -> None:
         self.told.put_nowait(error)
+
+    def on_reconnect(self) -> None:
+        self.reconnects += 1
 
 
 class Client:
