@@ -38,6 +38,8 @@ ARRIVAL_S = 2.0
 """By then an endpoint counts a request that was sent to it, and a scrape has told."""
 PATIENCE_S = 10.0
 """How long a surplus must last before it is believed, while a log reports: an entry may only be late."""
+LOG_LAG_S = 2.0
+"""How late an entry may come after the request it tells of."""
 LOG_LOST_S = 10.0
 """A log that is gone for longer is not waited for any more."""
 BACKSTOP_TIMES = 10.0
@@ -219,7 +221,11 @@ class Unwatched:
             held.begun = True
             held.lease.first_byte()
             held.request.prompts = ()
-        last_s = held.backstop_s if reporting else held.estimated_s
+        if reporting:
+            last_s = held.backstop_s
+        else:
+            # A log that is connected gets the chance to show that it reports our requests.
+            last_s = held.estimated_s + (LOG_LAG_S if self._streams else 0.0)
         if last_s > now_s:
             self._table.move(held, last_s)
         else:

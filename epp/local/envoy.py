@@ -41,6 +41,7 @@ BodyMode = Literal["FULL_DUPLEX_STREAMED", "BUFFERED", "STREAMED", "BUFFERED_PAR
 GATEWAY_BUFFER_BYTES = 32 * 1024
 """The connection buffer limit of Envoy Gateway and of the llm-d chart."""
 
+ACCESS_LOG_FLUSH_S = 0.1
 _UNLIMITED = 100_000
 _TYPES = "type.googleapis.com/envoy.extensions"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -51,6 +52,7 @@ class EnvoyConfig:
     """What differs between bootstraps. Addresses are IP literals.
 
     `buffer_bytes` bounds what Envoy holds per stream: in BUFFERED mode it is the largest body that gets through.
+    `access_log`: tell the picker of every request that ended, for pickers that do not follow responses.
     """
 
     port: int
@@ -63,6 +65,7 @@ class EnvoyConfig:
     response_body_mode: BodyMode = "FULL_DUPLEX_STREAMED"
     buffer_bytes: int = GATEWAY_BUFFER_BYTES
     message_timeout_s: float = 300.0
+    access_log: bool = False
 
 
 def bootstrap(config: EnvoyConfig) -> dict[str, Any]:
@@ -110,7 +113,7 @@ def _listener(config: EnvoyConfig) -> dict[str, Any]:
 
 def _connection_manager(config: EnvoyConfig) -> dict[str, Any]:
     removals = [{"remove": name} for name in CONTROL_HEADERS]
-    return {
+    manager: dict[str, Any] = {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "gateway",
         # A generation may be silent for minutes; only connections that nobody uses are closed.
@@ -150,12 +153,36 @@ def _connection_manager(config: EnvoyConfig) -> dict[str, Any]:
             },
         ],
     }
+    if config.access_log:
+        manager["access_log"] = [_access_log(config)]
+    return manager
+
+
+def _access_log(config: EnvoyConfig) -> dict[str, Any]:
+    return {
+        "name": "envoy.access_loggers.http_grpc",
+        "typed_config": {
+            "@type": f"{_TYPES}.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": "epp",
+                "transport_api_version": "V3",
+                "grpc_service": _picker(config),
+                # What is told late is booked too long; a batch of 16 KiB is some 40 requests.
+                "buffer_flush_interval": f"{ACCESS_LOG_FLUSH_S:g}s",
+                "buffer_size_bytes": 16 * 1024,
+            },
+        },
+    }
+
+
+def _picker(config: EnvoyConfig) -> dict[str, Any]:
+    return {"envoy_grpc": {"cluster_name": "epp", "authority": f"{config.epp_host}:{config.epp_port}"}}
 
 
 def _ext_proc(config: EnvoyConfig) -> dict[str, Any]:
     return {
         "@type": f"{_TYPES}.filters.http.ext_proc.v3.ExternalProcessor",
-        "grpc_service": {"envoy_grpc": {"cluster_name": "epp", "authority": f"{config.epp_host}:{config.epp_port}"}},
+        "grpc_service": _picker(config),
         "failure_mode_allow": False,
         "message_timeout": f"{config.message_timeout_s:g}s",
         "processing_mode": {
