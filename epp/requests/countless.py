@@ -57,10 +57,10 @@ def text_of(raw: msgspec.Raw) -> str | None:
 
 def model_of(raw: msgspec.Raw) -> object:
     """The model: a text, None when absent, anything else for what is no text."""
-    given = bytes(raw)
-    if given in (b"", b"null"):
+    if bytes(raw) in (b"", b"null"):
         return None
-    return text_of(raw) if given[:1] == b'"' else False
+    text = text_of(raw)
+    return False if text is None else text
 
 
 def required(raw: msgspec.Raw, says: str) -> bytes:

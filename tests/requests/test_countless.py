@@ -45,7 +45,7 @@ def test_the_prompt_of_a_countless_body_is_its_json(path: str, field: str) -> No
         (b'{"model":null,"messages":[1],"x":[%s]}', "model not found"),
         (b'{"model":"","messages":[1],"x":[%s]}', "model not found"),
         (b'{"messages":[1],"model":[%s]}', "not a string"),
-        (b'{"model":"\xff","messages":[1],"x":[%s]}', "error unmarshaling|not a string"),
+        (b'{"model":"\xff","messages":[1],"x":[%s]}', "not a string"),
         (b'{"model":"m","messages":[],"x":[%s]}', "must have valid messages"),
         (b'{"model":"m","x":[%s]}', "must have valid messages"),
         (b'{"model":"m","messages":[%s', "error unmarshaling"),
