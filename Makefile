@@ -1,10 +1,10 @@
-# Everything a person does here: up, test, check, bench. A virtual environment is made on the first use.
+# Everything a person does here: up, test, check, bench, soak. A virtual environment is made on the first use.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check bench protos clean
+.PHONY: up test check bench soak protos clean
 
 up: $(VENV)/.local
 	@$(BIN)/epp up $(ARGS)
@@ -20,6 +20,10 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# Load and chaos for minutes or hours: make soak ARGS="--minutes 60 --seed 1".
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak $(ARGS)
 
 # The generated code in epp/protos/ is committed; a test holds it against protos/.
 protos: $(VENV)/.dev
