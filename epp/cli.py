@@ -18,6 +18,7 @@ epp: an endpoint picker for LLM inference, behind Envoy
   epp up [...]       a whole stack on this machine: simulated pods, the picker, real Envoy
   epp serve [...]    the picker itself; also plain `epp --flag ...`
   epp check CONFIG   print what a configuration will do, and every mistake in it
+  epp explain [ID]   why a request went where it went, asked of a running picker
   epp sim-pod [...]  one simulated vLLM pod
   epp version        the version
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    return {"serve": _serve, "up": _up, "sim-pod": _sim_pod, "check": _check}
+    return {"serve": _serve, "up": _up, "sim-pod": _sim_pod, "check": _check, "explain": _explain}
 
 
 def _unknown(name: str) -> str:
@@ -96,3 +97,9 @@ def _check(arguments: Sequence[str]) -> int:
     from epp.config.check import main as check
 
     return check(arguments)
+
+
+def _explain(arguments: Sequence[str]) -> int:
+    from epp.service.explain import main as explain
+
+    return explain(arguments)
