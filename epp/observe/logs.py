@@ -37,10 +37,11 @@ def encode_json(record: dict[str, Any]) -> bytes:
         pass
     try:
         # What orjson refuses: lone surrogates (bytes of a header that are no UTF-8), huge integers, odd keys.
-        text = json.dumps(record, default=_plain, skipkeys=True)
+        text = json.dumps(record, default=_plain, skipkeys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        text = json.dumps({str(name): str(value) for name, value in record.items()})
-    return text.encode() + b"\n"
+        text = json.dumps({str(name): str(value) for name, value in record.items()}, ensure_ascii=False)
+    # Escaped, a lone surrogate is JSON that strict readers refuse, so it becomes a question mark.
+    return text.encode(errors="replace") + b"\n"
 
 
 def encode_console(record: dict[str, Any]) -> bytes:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,8 +74,8 @@ def test_numpy_values_and_objects_are_printed_plainly(make_log: Callable[..., Lo
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [("\udcff", "\udcff"), (1 << 70, 1 << 70), ({3: 1}, {"3": 1})],
-    ids=["lone surrogate", "huge integer", "odd key"],
+    [("\udcff", "?"), ("é\udcff", "é?"), ({3: math.nan}, "{3: nan}"), (1 << 70, 1 << 70), ({3: 1}, {"3": 1})],
+    ids=["lone surrogate", "beside other characters", "no number", "huge integer", "odd key"],
 )
 def test_what_the_fast_encoder_refuses_is_still_printed(
     make_log: Callable[..., Log], stream: Any, value: object, shown: object
