@@ -231,3 +231,41 @@ LOG_LINES_DROPPED = Family(
 SCRAPE_FAILURES = Family(
     "counter", "Failed reads of an endpoint's metrics page.", (Name("epp_scrape_failures_total", ("endpoint",)),)
 )
+
+
+def _scrape_family(kind: str, help_: str, name: str, labels: tuple[str, ...] = ("name",)) -> Family:
+    return Family(kind, help_, (Name(name, labels),))
+
+
+SCRAPE_INTERVAL = _scrape_family(
+    "gauge",
+    "Seconds between two reads of an endpoint's metrics page while requests are routed, as --metrics-max-loop-share "
+    "allows.",
+    "epp_scrape_interval_seconds",
+)
+SCRAPE_IDLE = _scrape_family("gauge", "1 while the idle interval is in force, else 0.", "epp_scrape_idle")
+SCRAPE_BUSY = _scrape_family(
+    "counter", "Seconds of the event loop spent on reading metrics pages.", "epp_scrape_busy_seconds_total"
+)
+SCRAPE_BYTES = _scrape_family("counter", "Bytes of metrics pages received.", "epp_scrape_page_bytes_total")
+SCRAPE_SAVED_BYTES = _scrape_family(
+    "counter", "Bytes of metrics pages that were filtered out by endpoints.", "epp_scrape_saved_bytes_total"
+)
+SCRAPE_FILTERED = _scrape_family(
+    "gauge", "Endpoints that are asked for the metrics in use alone.", "epp_scrape_filtered_endpoints"
+)
+SIGNAL_AGE = _scrape_family(
+    "gauge",
+    "Seconds since an endpoint last said a signal: of the endpoint where it is oldest, and where it is newest.",
+    "epp_signal_age_seconds",
+    ("name", "signal", "bound"),
+)
+SIGNAL_STALE = _scrape_family(
+    "gauge",
+    "Endpoints whose last value of a signal is older than --metrics-staleness-threshold; it is still used.",
+    "epp_signal_stale_endpoints",
+    ("name", "signal"),
+)
+SIGNAL_MISSING = _scrape_family(
+    "gauge", "Endpoints that have never said a signal.", "epp_signal_missing_endpoints", ("name", "signal")
+)

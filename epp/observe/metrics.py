@@ -201,9 +201,9 @@ def registry(
     requests: RequestMetrics,
     pool: PoolCollector,
     readings: Readings | None = None,
-    *,
+    *more: FamilyCollector,
     commit: str = "",
     build_ref: str = "",
 ) -> MetricsRegistry:
     """All metrics of one process; serve it with `page`."""
-    return MetricsRegistry(requests, pool, ReadingsCollector(readings or Readings(), commit, build_ref))
+    return MetricsRegistry(requests, pool, *more, ReadingsCollector(readings or Readings(), commit, build_ref))

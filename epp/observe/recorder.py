@@ -26,6 +26,7 @@ from epp.observe.logs import INFO, Log
 from epp.observe.metrics import PrefixMetrics, Readings, RequestMetrics, registry
 from epp.observe.pool import PoolCollector
 from epp.observe.record import Record
+from epp.observe.scraping import ScrapingCollector
 from epp.observe.series import MODEL_SERVER_ERROR, Series
 
 __all__ = ["Record", "Recorder", "Series"]
@@ -75,7 +76,8 @@ class Recorder:
             log_lines_dropped=lambda: float(log.lines_dropped),
         )
         self.pool = PoolCollector(columns, clock, staleness_s, pool_name)
-        self.registry = registry(self.metrics, self.pool, readings, build_ref=version)
+        self.scraping = ScrapingCollector(columns, clock, staleness_s, pool_name)
+        self.registry = registry(self.metrics, self.pool, readings, self.scraping, build_ref=version)
 
     def follow_prefix(self, key: DataKey[PrefixMatch], plugin_type: str, size: Callable[[], float]) -> None:
         """Show the index of the producer that publishes under `key`; `size` gives its entries, from any thread."""

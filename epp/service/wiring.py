@@ -68,7 +68,10 @@ def plan_of(assembly: Assembly, clock: Clock, watch: Watch = Watch.BODY) -> Plan
 def watch_of(options: Options, assembly: Assembly) -> Watch:
     """How much of responses --response-phase asks for."""
     phase = options.response_phase
-    return _WATCHES[auto_response_phase(assembly.reads) if phase == "auto" else phase]
+    if phase != "auto":
+        return _WATCHES[phase]
+    needed = _WATCHES[auto_response_phase(assembly.reads)]
+    return max(needed, Watch.HEADERS) if options.emit_decision_header else needed
 
 
 def scraped_reads(assembly: Assembly, plan: Plan) -> Reads:
@@ -100,6 +103,8 @@ def settings_of(options: Options) -> Settings:
         body_limit_bytes=options.max_body_bytes,
         subset_filter=not options.disable_endpoint_subset_filter,
         echo_headers=options.echo_headers,
+        emit_scores=options.emit_endpoint_scores,
+        emit_decision=options.emit_decision_header,
     )
 
 
@@ -145,6 +150,7 @@ def observe(recorder: Recorder, assembly: Assembly, plan: Plan, scraper: Scraper
         state.endpoint.id: float(sum(state.counts.failures.values())) for state in list(scraper.states())
     }
     recorder.pool.idle_interval_s = scraper.settings.idle_interval_s
+    recorder.scraping.figures = scraper.figures
     recorder.poll_errors = lambda: {"metrics-data-source": float(sum(scraper.counts.failures.values()))}
 
 

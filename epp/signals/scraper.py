@@ -18,6 +18,8 @@ import ssl
 
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED, Reads
+from epp.contract.signals import Signal
+from epp.observe.scraping import ScrapeFigures
 from epp.signals.buffers import BufferPool
 from epp.signals.pace import Pace
 from epp.signals.reader import PageReader, PageSink, PageSource
@@ -41,6 +43,13 @@ from epp.signals.turns import Turns
 log = logging.getLogger("epp.signals")
 
 _GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
+_SIGNALS = {
+    Reads.WAITING: Signal.WAITING,
+    Reads.RUNNING: Signal.RUNNING,
+    Reads.KV_UTILIZATION: Signal.KV_UTILIZATION,
+    Reads.CACHE_CONFIG: Signal.CACHE_CONFIG,
+    Reads.LORA: Signal.LORA,
+}
 # A cost measured over fewer polls may be that of connecting.
 _TRUSTED_POLLS = 512
 
@@ -123,6 +132,20 @@ class Scraper:
     def states(self) -> list[ScrapeState]:
         """How it goes, per endpoint. May be called from another thread."""
         return [target.state for target in list(self._targets.values())]
+
+    def figures(self) -> ScrapeFigures:
+        """What it costs, and what it reads. May be called from another thread."""
+        counts = self.counts
+        return ScrapeFigures(
+            signals=[signal for need, signal in _SIGNALS.items() if need in self._reads] if self.needed else (),
+            interval_s=self.interval_s,
+            idle_interval_s=self.settings.idle_interval_s,
+            idle=not self.pace.awake,
+            busy_s=self.turns.busy_s,
+            page_bytes=float(counts.page_bytes),
+            saved_bytes=float(counts.saved_bytes),
+            filtered=sum(state.filtered for state in self.states()),
+        )
 
     @property
     def interval_s(self) -> float:

@@ -15,9 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from epp.contract.endpoints import Endpoint, Endpoints
 from epp.contract.requests import Cause, Completion, Usage
+from epp.contract.signals import Signal
 from epp.observe.metrics import Readings, RequestMetrics, registry
 from epp.observe.page import MetricsRegistry, page
 from epp.observe.pool import PoolCollector
+from epp.observe.scraping import ScrapeFigures, ScrapingCollector
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -121,6 +123,15 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     "epp_plugin_errors_total": ("counter", "plugin", ""),
     "epp_log_lines_dropped_total": ("counter", "", ""),
     "epp_scrape_failures_total": ("counter", "endpoint", ""),
+    "epp_scrape_interval_seconds": ("gauge", "name", ""),
+    "epp_scrape_idle": ("gauge", "name", ""),
+    "epp_scrape_busy_seconds_total": ("counter", "name", ""),
+    "epp_scrape_page_bytes_total": ("counter", "name", ""),
+    "epp_scrape_saved_bytes_total": ("counter", "name", ""),
+    "epp_scrape_filtered_endpoints": ("gauge", "name", ""),
+    "epp_signal_age_seconds": ("gauge", "name signal bound", ""),
+    "epp_signal_stale_endpoints": ("gauge", "name signal", ""),
+    "epp_signal_missing_endpoints": ("gauge", "name signal", ""),
 }
 
 
@@ -155,7 +166,10 @@ def everything(endpoints: Callable[..., Endpoints]) -> MetricsRegistry:
         log_lines_dropped=lambda: 4,
     )
     pool = PoolCollector(lambda: candidates.columns, lambda: 11.0, 2.0, "pool")
-    return registry(requests, pool, readings, commit="abc", build_ref="v1")
+    scraping = ScrapingCollector(lambda: candidates.columns, lambda: 11.0, 2.0, "pool")
+    scraping.figures = lambda: ScrapeFigures((Signal.WAITING,))
+    candidates.columns.seen_at_s[:] = 10.0
+    return registry(requests, pool, readings, scraping, commit="abc", build_ref="v1")
 
 
 def parsed(text: str) -> dict[str, Metric]:
