@@ -39,14 +39,33 @@ class Outlet(Protocol):
         ...
 
 
+class Notices:
+    """What is said once, however many streams it is true of."""
+
+    __slots__ = ("_observed",)
+
+    def __init__(self) -> None:
+        self._observed = False
+
+    def observed(self) -> None:
+        """A stream in observability mode."""
+        if not self._observed:
+            self._observed = True
+            log.warning(
+                "ext_proc: the filter has observability_mode, in which Envoy takes no answers: requests are neither "
+                "routed nor counted; remove observability_mode from the filter's configuration"
+            )
+
+
 class Driver:
     """One stream: gets its messages, half-close and cancellation from the transport."""
 
-    __slots__ = ("_exchange", "_outlet", "_task")
+    __slots__ = ("_exchange", "_notices", "_outlet", "_task")
 
-    def __init__(self, exchange: Exchange, outlet: Outlet) -> None:
+    def __init__(self, exchange: Exchange, outlet: Outlet, notices: Notices) -> None:
         self._exchange = exchange
         self._outlet = outlet
+        self._notices = notices
         self._task: asyncio.Task[None] | None = None
 
     def message(self, data: bytes) -> None:
@@ -58,9 +77,15 @@ class Driver:
         except Exception as error:
             self._fail(error)
             return
-        if exchange.awaiting is not None and self._task is None:
-            self._task = asyncio.ensure_future(self._wait(exchange.awaiting))
-        elif exchange.finished:
+        if exchange.awaiting is not None:
+            if self._task is None:
+                self._task = asyncio.ensure_future(self._wait(exchange.awaiting))
+        elif self._task is not None:
+            # Decided, or Envoy did not wait for it.
+            self._task.cancel()
+        if exchange.finished:
+            if exchange.observed:
+                self._notices.observed()
             self._outlet.finish()
 
     def half_closed(self) -> None:
@@ -104,9 +129,9 @@ def service(
     open_handler: Callable[[], Handler], body_limit_bytes: int = 64 * 1024 * 1024
 ) -> Callable[[Any, Outlet], Driver]:
     """What to register under `PATH`: makes a handler and a driver for every stream."""
-    replies = Replies()
+    replies, notices = Replies(), Notices()
 
     def open_stream(_metadata: Any, outlet: Outlet) -> Driver:
-        return Driver(Exchange(open_handler(), replies, body_limit_bytes), outlet)
+        return Driver(Exchange(open_handler(), replies, body_limit_bytes), outlet, notices)
 
     return open_stream

@@ -3,18 +3,22 @@
 
 `receive(data)` returns the replies to send. When it needs the handler's decision it calls `handler.request`; if that
 returns an awaitable, `awaiting` holds it, later messages wait, and the driver calls `decided(outcome)`. The handler's
-`closed` is called exactly once: as soon as the end of the response has been processed, or we ended the stream, or by
-`close`. `finished` says that nothing more will be sent and the stream should be ended with status OK.
+`closed` is called exactly once: as soon as it has seen what it wanted, or we ended the stream, or by `close`.
+`finished` says that nothing more will be sent and the stream should be ended with status OK.
 
 When each request body mode is decided, and on which message the decision travels:
 
     mode                   decided at                       carried by
-    end of stream in the headers (no body), any mode         the answer to the headers
+    no body to wait for, any mode (see `_has_no_body`)      the answer to the headers
     NONE, STREAMED         the headers                      the answer to the headers
     BUFFERED(_PARTIAL)     the one body message             the answer to the body; the headers are answered at once
     FULL_DUPLEX_STREAMED   the end of the body or trailers  the answer to the headers, then the body in pieces
 
-A stream that does not say its modes is taken as FULL_DUPLEX_STREAMED.
+A stream that does not say its modes is taken as FULL_DUPLEX_STREAMED. There, what Envoy has sent us it has no copy of:
+a stream that ended early would lose it. So an unwatched response (`Watch`) still passes through us in that mode, while
+the handler is closed; in the others the stream ends, and Envoy goes on with its own copy.
+
+A response that arrives before we have routed is Envoy's own (a limit, a timeout, another filter): it passes by.
 """
 
 from __future__ import annotations
@@ -27,99 +31,83 @@ from google.protobuf.message import DecodeError
 from epp.contract.errors import ProtocolError
 from epp.extproc import replies, wire
 from epp.extproc.handler import BodyMode, End, Handler, HttpRequest, Immediate, Outcome, Watch
+from epp.extproc.reading import Headers, plain_struct, read_headers
 from epp.extproc.replies import Replies
 from epp.protos.ext_proc_pb2 import ProcessingRequest
 
 parse = ProcessingRequest.FromString
-Headers = dict[str, str]
+
+_DUPLEX = BodyMode.FULL_DUPLEX_STREAMED
+_BUFFERING = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
 _REQUEST_BODY = bytes([wire.REQUEST_BODY])
 _RESPONSE_BODY = bytes([wire.RESPONSE_BODY])
 _BODIES = (_RESPONSE_BODY, _REQUEST_BODY)
+_RESPONSES = (b"\x1a", _RESPONSE_BODY, b"\x3a")
+"""First bytes of the messages about a response: headers, body, trailers."""
+_BODILESS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
+_MESSAGE_BYTES = 64
+"""What a waiting message counts beyond its own bytes."""
+
+# How far a request or a response has come.
+_NOTHING, _HEADERS, _BODY, _ENDED, _TRAILERS = range(5)
 
 
 class Exchange:
     """The protocol of one stream. `body_limit_bytes` bounds what is collected of a request's body: a longer one is
-    decided on what fits, with `HttpRequest.body_complete` false."""
+    decided on what fits, with `HttpRequest.body_complete` false, and the rest passes by."""
 
     __slots__ = (
-        "_body",
-        "_body_bytes",
-        "_closed",
-        "_decided",
-        "_from_body",
-        "_handler",
-        "_headers",
-        "_limit_bytes",
-        "_metadata",
-        "_mode",
-        "_observed",
-        "_replies",
-        "_response_duplex",
-        "_trailers",
-        "_waiting_messages",
-        "_watch",
-        "awaiting",
-        "finished",
-    )
+        "_asked", "_body", "_body_bytes", "_closed", "_from_body", "_handler", "_headers", "_limit_bytes", "_metadata",
+        "_mode", "_replies", "_request_at", "_response_at", "_response_mode", "_started", "_waiting_bytes",
+        "_waiting_messages", "_watch", "awaiting", "finished", "observed",
+    )  # fmt: skip
 
     def __init__(self, handler: Handler, replies: Replies, body_limit_bytes: int) -> None:
         self._handler = handler
         self._replies = replies
         self._limit_bytes = body_limit_bytes
-        self._mode: BodyMode | None = None
-        self._response_duplex = True
+        self._started = False
+        self._mode = self._response_mode = _DUPLEX
+        self._request_at = self._response_at = _NOTHING
         self._headers: Headers = {}
         self._metadata: dict[str, dict[str, Any]] = {}
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._from_body = False
-        self._observed = False
-        self._trailers = False
-        self._decided = False
+        self._asked = False
         self._closed = False
         self._waiting_messages: list[bytes] = []
-        self._watch = Watch.BODY
+        self._waiting_bytes = 0
+        self._watch: Watch | None = None
         self.awaiting: Awaitable[Outcome] | None = None
         self.finished = False
+        self.observed = False
+        """Envoy only shows us the request (`observability_mode`): nothing can be decided, so nobody is asked."""
 
     def receive(self, data: bytes) -> list[bytes]:
-        """Take one message; returns the replies it calls for. Raises `ProtocolError` for what is no message."""
+        """Take one message; returns the replies it calls for. Raises `ProtocolError` for what is no message, and for
+        messages in an order that has no meaning."""
         if self.finished:
             return []
-        if self.awaiting is not None:
-            self._waiting_messages.append(data)
-            return []
+        if self.awaiting is not None and data[:1] not in _RESPONSES:
+            return self._wait(data)
         kind_byte = data[:1]
-        if kind_byte in _BODIES and not self._observed:
+        if kind_byte in _BODIES and self._started:
             passing = wire.read_body(data)
             if passing is not None:
                 encoded, piece, end = passing
                 if kind_byte == _RESPONSE_BODY:
                     return self._response_body(encoded, piece, end)
-                return self._request_body(piece, end)
+                return self._request_body(encoded, piece, end)
         try:
             message = parse(data)
         except DecodeError:
             raise ProtocolError("ext_proc: the message is no ProcessingRequest; is the peer really Envoy?") from None
-        kind = message.WhichOneof("request")
-        if message.observability_mode or kind is None:
-            self._observed = self._observed or message.observability_mode
+        if message.observability_mode:
+            self.observed = True
+            self._end(End.UNWATCHED)
             return []
-        if kind == "response_body":
-            body = message.response_body
-            return self._response_body(wire.encode_body(body.body, body.end_of_stream), body.body, body.end_of_stream)
-        if not self._decided and message.HasField("metadata_context"):
-            self._keep_metadata(message)
-        if kind == "request_body":
-            return self._request_body(message.request_body.body, message.request_body.end_of_stream)
-        if kind == "request_headers":
-            return self._request_headers(message)
-        if kind == "response_headers":
-            return self._response_headers(message.response_headers)
-        if kind == "request_trailers":
-            return self._request_trailers()
-        self.close(End.COMPLETE)
-        return [self._replies.response_trailers]
+        return self._take(message)
 
     def decided(self, outcome: Outcome) -> list[bytes]:
         """The awaited decision is here; returns its replies and those of the messages that waited for it."""
@@ -134,40 +122,92 @@ class Exchange:
         """The stream is over; the handler is told once, whoever calls first."""
         if not self._closed:
             self._closed = True
-            self._body.clear()
-            self._handler.closed(end)
+            self._body = []
+            self._handler.closed(self._end_shown() if end is End.GONE else end)
 
-    def _request_headers(self, message: ProcessingRequest) -> list[bytes]:
-        if self._mode is not None:
-            raise ProtocolError("ext_proc: a second message with request headers on one stream")
-        self._mode = mode = BodyMode.FULL_DUPLEX_STREAMED
+    def _take(self, message: ProcessingRequest) -> list[bytes]:
+        kind = message.WhichOneof("request")
+        if kind is None:
+            return []
+        if not self._started:
+            self._start(message)
+        if not self._asked and message.HasField("metadata_context"):
+            for namespace, struct in message.metadata_context.filter_metadata.items():
+                self._metadata[namespace] = plain_struct(struct)
+        if kind == "request_headers":
+            return self._request_headers(message.request_headers)
+        if kind == "response_headers":
+            return self._response_headers(message.response_headers)
+        if kind == "request_trailers":
+            return self._request_trailers()
+        if kind == "response_trailers":
+            return self._response_trailers()
+        body = getattr(message, kind)
+        encoded = wire.encode_body(body.body, body.end_of_stream)
+        take = self._request_body if kind == "request_body" else self._response_body
+        return take(encoded, body.body, body.end_of_stream)
+
+    def _start(self, message: ProcessingRequest) -> None:
+        self._started = True
         if message.HasField("protocol_config"):
             config = message.protocol_config
-            self._response_duplex = config.response_body_mode == BodyMode.FULL_DUPLEX_STREAMED
-            try:
-                self._mode = mode = BodyMode(config.request_body_mode)
-            except ValueError:
-                raise ProtocolError(
-                    f"ext_proc: request body mode {config.request_body_mode} is unknown; "
-                    "set processing_mode.request_body_mode to FULL_DUPLEX_STREAMED or BUFFERED"
-                ) from None
-        self._headers = _headers(message.request_headers)
-        if message.request_headers.end_of_stream or mode in (BodyMode.NONE, BodyMode.STREAMED):
+            self._mode = _body_mode("request", config.request_body_mode)
+            self._response_mode = _body_mode("response", config.response_body_mode)
+
+    def _wait(self, data: bytes) -> list[bytes]:
+        self._waiting_bytes += len(data) + _MESSAGE_BYTES
+        if self._waiting_bytes > self._limit_bytes + (1 << 20):
+            raise ProtocolError("ext_proc: too much was sent while a decision was awaited")
+        self._waiting_messages.append(data)
+        return []
+
+    def _request_headers(self, message: Any) -> list[bytes]:
+        if self._request_at is not _NOTHING:
+            raise ProtocolError("ext_proc: a second message with request headers on one stream")
+        if self._closed:
+            return []
+        end: bool = message.end_of_stream
+        self._request_at = _ENDED if end else _HEADERS
+        self._headers = read_headers(message)
+        if end or self._mode in (BodyMode.NONE, BodyMode.STREAMED) or self._has_no_body():
             return self._ask(None, True)
-        if mode is BodyMode.FULL_DUPLEX_STREAMED:
+        if self._mode is _DUPLEX:
             return []
         self._from_body = True
         return [self._replies.request_headers]
 
-    def _request_body(self, piece: bytes, end: bool) -> list[bytes]:
-        if self._decided:
-            # STREAMED: the choice was made at the headers, the pieces only pass by.
+    def _has_no_body(self) -> bool:
+        """Nothing is worth waiting for, though Envoy does not know the end yet.
+
+        A body that has neither a length nor a method that means one is, in practice, empty and followed by trailers.
+        In the buffering modes the headers can only be set before those. And a connection that changes its protocol
+        has no body that ends.
+        """
+        headers = self._headers
+        method = headers.get(":method")
+        if "upgrade" in headers or method == "CONNECT":
+            return True
+        return self._mode in _BUFFERING and method in _BODILESS and "content-length" not in headers
+
+    def _request_body(self, encoded: bytes, piece: bytes, end: bool) -> list[bytes]:
+        if self._request_at is _NOTHING:
+            raise ProtocolError(
+                "ext_proc: a request body before the request headers; set processing_mode.request_header_mode to SEND"
+            )
+        if self._request_at >= _ENDED:
+            raise ProtocolError("ext_proc: a piece of a request body after its end")
+        self._request_at = _ENDED if end else _BODY
+        if self._asked:
+            if self._mode is _DUPLEX:
+                return self._stream(wire.REQUEST_BODY, encoded, piece, end)
+            # The choice was made at the headers, the pieces only pass by.
             return [self._replies.request_body]
-        if self._mode is None:
-            raise ProtocolError("ext_proc: a request body before the request headers")
+        if self._closed:
+            return []
         self._body.append(piece)
         self._body_bytes += len(piece)
         if self._from_body:
+            self._request_at = _ENDED
             return self._ask(b"".join(self._body), self._mode is BodyMode.BUFFERED or end)
         if self._body_bytes > self._limit_bytes:
             return self._ask(b"".join(self._body), False)
@@ -176,20 +216,23 @@ class Exchange:
         return []
 
     def _request_trailers(self) -> list[bytes]:
-        if self._decided:
+        if self._request_at in (_NOTHING, _TRAILERS):
+            raise ProtocolError("ext_proc: request trailers before the request headers, or for the second time")
+        self._request_at = _TRAILERS
+        if self._asked:
             return [self._replies.request_trailers]
-        if self._mode is None:
-            raise ProtocolError("ext_proc: request trailers before the request headers")
-        self._trailers = True
+        if self._closed:
+            return []
         return self._ask(b"".join(self._body) if self._body else None, True)
 
     def _ask(self, body: bytes | None, complete: bool) -> list[bytes]:
-        self._decided = True
-        mode = self._mode
-        assert mode is not None
+        self._asked = True
         if body is not None:
             self._body = [body]
-        outcome = self._handler.request(HttpRequest(self._headers, body, complete, mode, self._metadata))
+        fixed = self._from_body and self._request_at is _TRAILERS
+        outcome = self._handler.request(
+            HttpRequest(self._headers, body, complete, self._mode, self._metadata, fixed, self._response_mode)
+        )
         if isinstance(outcome, Awaitable):
             self.awaiting = outcome
             return []
@@ -199,71 +242,110 @@ class Exchange:
         if isinstance(outcome, Immediate):
             self._end(End.COMPLETE)
             return [replies.immediate(outcome)]
+        trailers = self._request_at is _TRAILERS
         if self._from_body:
-            out = [replies.route_trailers(outcome) if self._trailers else replies.route_body(outcome)]
+            out = [replies.route_trailers(outcome) if trailers else replies.route_body(outcome)]
         else:
             out = [self._replies.route(outcome)]
             if self._body:
                 body = self._body[0] if outcome.body is None else outcome.body
-                out.extend(self._replies.pieces(wire.REQUEST_BODY, body, not self._trailers))
-            if self._trailers:
+                out.extend(self._replies.pieces(wire.REQUEST_BODY, body, self._request_at is _ENDED))
+            if trailers:
                 out.append(self._replies.request_trailers)
         self._body = []
         self._watch = outcome.watch
         if self._watch is Watch.NOTHING:
-            self._end(End.UNWATCHED)
+            # An answer may come before a long body has reached the endpoint; it must find the stream still there.
+            self._unwatch(len(out) - trailers <= 2)
         return out
 
     def _response_headers(self, message: Any) -> list[bytes]:
+        if self._response_at is not _NOTHING:
+            raise ProtocolError("ext_proc: response headers for the second time, or after the response's body")
         end: bool = message.end_of_stream
-        headers = self._handler.response_headers(_headers(message), end)
+        self._response_at = _ENDED if end else _HEADERS
+        self._replies.headers_shown = True
+        if self._watch is None:
+            self._abandon()
+        if self._closed:
+            if self._watch is not None:
+                self._unwatch()
+            return [self._replies.response_headers]
+        headers = self._handler.response_headers(read_headers(message), end)
         if end:
             self.close(End.COMPLETE)
         elif self._watch is Watch.HEADERS:
-            self._end(End.UNWATCHED)
+            self._unwatch()
         return [self._replies.headers(headers)]
 
     def _response_body(self, encoded: bytes, chunk: bytes, end: bool) -> list[bytes]:
+        if self._response_at >= _ENDED:
+            raise ProtocolError("ext_proc: a piece of a response body after its end")
+        self._response_at = _ENDED if end else _BODY
         if not self._closed:
-            self._handler.response_body(chunk, end)
-            if end:
-                self.close(End.COMPLETE)
-        if not self._response_duplex:
-            return [self._replies.response_body]
-        if len(chunk) <= replies.CHUNK_BYTES:
-            return [self._replies.piece(wire.RESPONSE_BODY, encoded)]
-        return self._replies.pieces(wire.RESPONSE_BODY, chunk, end)
+            if self._watch is Watch.BODY:
+                self._handler.response_body(chunk, end)
+                if end:
+                    self.close(End.COMPLETE)
+            elif self._watch is None:
+                self._abandon()
+            else:
+                # There was no message with the headers.
+                self._unwatch()
+        if self._response_mode is _DUPLEX:
+            return self._stream(wire.RESPONSE_BODY, encoded, chunk, end)
+        return [self._replies.response_body]
 
-    def _keep_metadata(self, message: ProcessingRequest) -> None:
-        for namespace, struct in message.metadata_context.filter_metadata.items():
-            self._metadata[namespace] = _plain_struct(struct)
+    def _response_trailers(self) -> list[bytes]:
+        if self._response_at is _TRAILERS:
+            raise ProtocolError("ext_proc: response trailers for the second time")
+        self._response_at = _TRAILERS
+        if self._watch is None:
+            self._abandon()
+        self.close(End.COMPLETE)
+        return [self._replies.response_trailers]
+
+    def _stream(self, kind: int, encoded: bytes, piece: bytes, end: bool) -> list[bytes]:
+        if len(piece) <= replies.CHUNK_BYTES:
+            return [self._replies.piece(kind, encoded)]
+        return self._replies.pieces(kind, piece, end)
+
+    def _abandon(self) -> None:
+        """Envoy answers by itself what we have not routed yet."""
+        self.awaiting = None
+        self._waiting_messages = []
+        self.close(End.GONE)
+
+    def _unwatch(self, nothing_on_the_way: bool = False) -> None:
+        """The handler wants to see no more; end the stream where nothing that is on its way to us can be lost."""
+        self.close(End.UNWATCHED)
+        request_passing = self._mode is _DUPLEX and _NOTHING < self._request_at < _ENDED
+        self.finished = not request_passing and (nothing_on_the_way or self._response_mode is not _DUPLEX)
+
+    def _end_shown(self) -> End:
+        """What it means that the other side ended the stream: did we see all that these modes show?"""
+        if self._watch is None:
+            return End.GONE
+        mode = self._response_mode
+        if mode is BodyMode.NONE and self._response_at is _NOTHING:
+            # Where Envoy shows no response headers either, it ends the stream as soon as we have routed.
+            routed = self._request_at >= _ENDED or self._mode is BodyMode.NONE
+            return End.UNWATCHED if routed and not self._replies.headers_shown else End.GONE
+        # BUFFERED and BUFFERED_PARTIAL send one body message; trailers follow it, or what was over the limit.
+        last = _HEADERS if mode is BodyMode.NONE else _BODY
+        whole = (mode is BodyMode.NONE or mode in _BUFFERING) and self._response_at is last
+        return End.COMPLETE if whole else End.GONE
 
     def _end(self, end: End) -> None:
         self.finished = True
         self.close(end)
 
 
-def _headers(message: Any) -> Headers:
+def _body_mode(side: str, number: int) -> BodyMode:
     try:
-        headers = {header.key.lower(): header.raw_value.decode() for header in message.headers.headers}
-    except UnicodeDecodeError:
-        headers = {h.key.lower(): h.raw_value.decode("utf-8", "surrogateescape") for h in message.headers.headers}
-    if "" in headers.values():
-        # Envoy fills raw_value; older data planes fill value.
-        headers = {h.key.lower(): headers[h.key.lower()] or h.value for h in message.headers.headers}
-    return headers
-
-
-def _plain_struct(struct: Any) -> dict[str, Any]:
-    return {key: _plain(value) for key, value in struct.fields.items()}
-
-
-def _plain(value: Any) -> Any:
-    kind = value.WhichOneof("kind")
-    if kind == "struct_value":
-        return _plain_struct(value.struct_value)
-    if kind == "list_value":
-        return [_plain(item) for item in value.list_value.values]
-    if kind is None or kind == "null_value":
-        return None
-    return getattr(value, kind)
+        return BodyMode(number)
+    except ValueError:
+        raise ProtocolError(
+            f"ext_proc: {side} body mode {number} is unknown; "
+            f"set processing_mode.{side}_body_mode to FULL_DUPLEX_STREAMED or BUFFERED"
+        ) from None

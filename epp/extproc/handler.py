@@ -31,6 +31,9 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     * body: the whole body; None when the mode shows none of it before routing (NONE, STREAMED) or there is none
     * body_complete: false when Envoy cut the body (BUFFERED_PARTIAL over its limit)
     * metadata: filter metadata by namespace, as plain values
+    * headers_fixed: Envoy takes no headers any more (BUFFERED and BUFFERED_PARTIAL, when trailers come where a body was
+      expected): of a `Route` only the metadata counts
+    * mode, response_mode: how Envoy sends the bodies of this request and of its response
     """
 
     headers: Mapping[str, str]
@@ -38,18 +41,23 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     body_complete: bool
     mode: BodyMode
     metadata: Mapping[str, Mapping[str, Any]]
+    headers_fixed: bool = False
+    response_mode: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
 
 
 HeaderList = Sequence[tuple[str, bytes]]
 
 
 class Watch(enum.IntEnum):
-    """How much of the response a handler wants to see. What it does not watch, Envoy does not send."""
+    """How much of the response a handler wants to see: it is closed as soon as it has.
+
+    Then the stream ends too, and Envoy sends no more, except where that would lose what it has already sent: with
+    response body mode FULL_DUPLEX_STREAMED the rest passes through us unseen, if HEADERS was asked for, or NOTHING for
+    a request too long for one piece.
+    """
 
     NOTHING = 0
-    """The stream ends with the request phase."""
     HEADERS = 1
-    """The stream ends with the answer to the response's headers."""
     BODY = 2
 
 
@@ -58,8 +66,8 @@ class Route(msgspec.Struct, frozen=True, gc=False):
 
     * set_headers: request headers to set, overwriting; remove_headers: names to remove
     * metadata: dynamic metadata by namespace
-    * body: a replacement of the body, None to forward the original bytes
-    * watch: how much of the response the handler wants to see; the stream ends as soon as it has
+    * body: a replacement of the body, None to forward the original bytes; without effect where no body was shown
+    * watch: how much of the response the handler wants to see
     * reused: the handler will answer with this very object again, so its serialised form is worth keeping
     """
 
@@ -86,11 +94,13 @@ class End(enum.Enum):
     """How a stream ended, seen from ext_proc."""
 
     COMPLETE = "complete"
-    """The end of the response (or its trailers) was processed, or we answered the request ourselves."""
+    """The end of the response (or its trailers) was processed, or we answered the request ourselves, or the stream
+    ended after all of the response that its mode shows: its headers (NONE), one message (BUFFERED, BUFFERED_PARTIAL)"""
     UNWATCHED = "unwatched"
-    """We ended the stream, as the handler wanted to see no more (`Watch`); the request goes on without us."""
+    """The request goes on without us: the handler wanted to see no more (`Watch`), or Envoy shows nothing of the
+    response."""
     GONE = "gone"
-    """The client or Envoy went away first."""
+    """The client or Envoy went away first, or Envoy answered before we had routed."""
     FAILED = "failed"
     """The peer broke the protocol, or the handler raised."""
 

@@ -38,6 +38,8 @@ def fill_struct(struct: Any, values: Struct) -> None:
     for key, value in values.items():
         if isinstance(value, str):
             fields[key].string_value = value
+        elif isinstance(value, float):
+            fields[key].number_value = value
         elif isinstance(value, Mapping):
             fill_struct(fields[key].struct_value, value)
         else:
@@ -45,12 +47,17 @@ def fill_struct(struct: Any, values: Struct) -> None:
 
 
 class Replies:
-    """The replies that never change, as bytes, and a bounded number of those that come again."""
+    """The replies that never change, as bytes, and a bounded number of those that come again.
+
+    Shared by all exchanges of a service, so it also remembers what one stream tells about the others: `headers_shown`,
+    that Envoy sends response headers (the modes in the first message speak of bodies alone).
+    """
 
     __slots__ = (
         "_heads",
         "_last_headers",
         "_routes",
+        "headers_shown",
         "request_body",
         "request_headers",
         "request_trailers",
@@ -63,6 +70,7 @@ class Replies:
         self._heads = Heads()
         self._routes: dict[int, tuple[Route, bytes]] = {}
         self._last_headers: tuple[HeaderList, bytes] = ((), b"")
+        self.headers_shown = False
 
         def empty(name: str) -> bytes:
             reply = ProcessingResponse()

@@ -5,107 +5,27 @@ specification, with request trailers answered and BUFFERED supported."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from epp.contract.errors import ProtocolError
-from epp.extproc import BodyMode, End, Exchange, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
-from epp.extproc.replies import CHUNK_BYTES, Replies
+from epp.extproc import BodyMode, End, Exchange, Immediate, Outcome, Route, Watch
+from epp.extproc.replies import CHUNK_BYTES
 from epp.protos.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
-
-DUPLEX = BodyMode.FULL_DUPLEX_STREAMED
-ROUTE = Route(
-    set_headers=[("x-gateway-destination-endpoint", b"10.0.0.1:8000")],
-    remove_headers=["x-prefiller-host-port"],
-    metadata={"envoy.lb": {"x-gateway-destination-endpoint": "10.0.0.1:8000"}},
+from tests.extproc.messages import (
+    DUPLEX,
+    ROUTE,
+    Recorder,
+    body,
+    decoded,
+    exchange,
+    headers,
+    kinds,
+    response_body,
+    response_headers,
+    response_trailers,
+    trailers,
 )
-
-
-class Recorder:
-    """A handler that answers with a fixed outcome and writes down what it was told."""
-
-    def __init__(self, outcome: Outcome | Awaitable[Outcome] | Exception = ROUTE) -> None:
-        self.outcome = outcome
-        self.requests: list[HttpRequest] = []
-        self.response: list[object] = []
-        self.ends: list[End] = []
-
-    def request(self, request: HttpRequest) -> Outcome | Awaitable[Outcome]:
-        self.requests.append(request)
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return self.outcome
-
-    def response_headers(self, headers: Mapping[str, str], end: bool) -> HeaderList:
-        self.response.append((dict(headers), end))
-        return [("x-went-into-resp-headers", b"true")]
-
-    def response_body(self, chunk: bytes, end: bool) -> None:
-        self.response.append((chunk, end))
-
-    def closed(self, end: End) -> None:
-        self.ends.append(end)
-
-
-def exchange(handler: Recorder, limit: int = 1 << 20) -> Exchange:
-    return Exchange(handler, Replies(), limit)
-
-
-def headers(
-    *pairs: tuple[str, str], end: bool = False, mode: BodyMode | None = DUPLEX, response: BodyMode = DUPLEX
-) -> bytes:
-    message = ProcessingRequest()
-    message.request_headers.end_of_stream = end
-    for key, value in pairs:
-        message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
-    if mode is not None:
-        message.protocol_config.request_body_mode = mode
-        message.protocol_config.response_body_mode = response
-    return message.SerializeToString()
-
-
-def body(data: bytes, end: bool) -> bytes:
-    message = ProcessingRequest()
-    message.request_body.body = data
-    message.request_body.end_of_stream = end
-    return message.SerializeToString()
-
-
-def trailers() -> bytes:
-    message = ProcessingRequest()
-    message.request_trailers.trailers.headers.add(key="x", raw_value=b"y")
-    return message.SerializeToString()
-
-
-def response_headers(end: bool = False, status: str = "200") -> bytes:
-    message = ProcessingRequest()
-    message.response_headers.headers.headers.add(key=":status", raw_value=status.encode())
-    message.response_headers.end_of_stream = end
-    return message.SerializeToString()
-
-
-def response_body(data: bytes, end: bool) -> bytes:
-    message = ProcessingRequest()
-    message.response_body.body = data
-    message.response_body.end_of_stream = end
-    return message.SerializeToString()
-
-
-def response_trailers() -> bytes:
-    message = ProcessingRequest()
-    message.response_trailers.trailers.headers.add(key="grpc-status", raw_value=b"0")
-    return message.SerializeToString()
-
-
-def decoded(replies: list[bytes]) -> list[ProcessingResponse]:
-    return [ProcessingResponse.FromString(reply) for reply in replies]
-
-
-def kinds(replies: list[bytes]) -> list[str | None]:
-    return [reply.WhichOneof("response") for reply in decoded(replies)]
 
 
 def assert_decision(common: object, reply: ProcessingResponse) -> None:
@@ -266,7 +186,7 @@ def routed(handler: Recorder, response: BodyMode = DUPLEX) -> Exchange:
 
 def test_a_route_that_watches_the_headers_ends_with_the_answer_to_them() -> None:
     handler = Recorder(Route(watch=Watch.HEADERS))
-    machine = routed(handler)
+    machine = routed(handler, BodyMode.STREAMED)
     assert not machine.finished
     assert kinds(machine.receive(response_headers())) == ["response_headers"]
     assert machine.finished
@@ -338,12 +258,12 @@ def test_messages_wait_for_an_awaited_decision() -> None:
 
     decision = decide()
     machine = exchange(Recorder(decision))
-    machine.receive(headers())
-    assert machine.receive(body(b"{}", True)) == []
+    assert machine.receive(headers(mode=BodyMode.STREAMED)) == []
     assert machine.awaiting is decision
-    assert machine.receive(response_headers()) == []
+    assert machine.receive(body(b"{}", False)) == []
+    assert machine.receive(trailers()) == []
     outcome = asyncio.run(decision)  # type: ignore[arg-type]
-    assert kinds(machine.decided(outcome)) == ["request_headers", "request_body", "response_headers"]
+    assert kinds(machine.decided(outcome)) == ["request_headers", "request_body", "request_trailers"]
 
 
 def test_metadata_arrives_as_plain_values() -> None:
@@ -365,6 +285,8 @@ def test_observability_mode_is_not_answered_and_not_routed() -> None:
     message.observability_mode = True
     assert machine.receive(message.SerializeToString()) == []
     assert handler.requests == []
+    assert handler.ends == [End.UNWATCHED]
+    assert (machine.finished, machine.observed) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -389,27 +311,3 @@ def test_an_unknown_body_mode_names_the_remedy() -> None:
     message.protocol_config.request_body_mode = 9
     with pytest.raises(ProtocolError, match="FULL_DUPLEX_STREAMED or BUFFERED"):
         exchange(Recorder()).receive(message.SerializeToString())
-
-
-MESSAGES = st.sampled_from(
-    [
-        headers(), headers(end=True), headers(mode=BodyMode.BUFFERED), headers(mode=BodyMode.NONE), body(b"ab", False),
-        body(b"", True), trailers(), response_headers(), response_headers(end=True), response_body(b"z", False),
-        response_body(b"", True), response_trailers(), b"", b"\x08",
-    ]
-)  # fmt: skip
-
-
-@given(st.lists(MESSAGES, max_size=12), st.sampled_from([ROUTE, Immediate(429), Route(watch=Watch.NOTHING)]))
-def test_any_order_of_messages_decides_and_closes_at_most_once(messages: list[bytes], outcome: Outcome) -> None:
-    handler = Recorder(outcome)
-    machine = exchange(handler)
-    for message in messages:
-        try:
-            for reply in machine.receive(message):
-                assert ProcessingResponse.FromString(reply).WhichOneof("response")
-        except ProtocolError:
-            break
-    machine.close(End.GONE)
-    assert len(handler.requests) <= 1
-    assert len(handler.ends) == 1

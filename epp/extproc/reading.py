@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From protobuf messages to plain values: headers and metadata. Header names come out in lower case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Headers = dict[str, str]
+
+
+def read_headers(message: Any) -> Headers:
+    """The headers of an `HttpHeaders`; bytes that are no UTF-8 come out as surrogate escapes."""
+    try:
+        headers = {header.key.lower(): header.raw_value.decode() for header in message.headers.headers}
+    except UnicodeDecodeError:
+        headers = {h.key.lower(): h.raw_value.decode("utf-8", "surrogateescape") for h in message.headers.headers}
+    if "" in headers.values():
+        # Envoy fills raw_value; older data planes fill value.
+        headers = {h.key.lower(): headers[h.key.lower()] or h.value for h in message.headers.headers}
+    return headers
+
+
+def plain_struct(struct: Any) -> dict[str, Any]:
+    """A protobuf Struct as a dict."""
+    return {key: _plain(value) for key, value in struct.fields.items()}
+
+
+def _plain(value: Any) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return plain_struct(value.struct_value)
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    if kind is None or kind == "null_value":
+        return None
+    return getattr(value, kind)
