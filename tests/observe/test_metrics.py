@@ -122,6 +122,8 @@ GOLDEN: dict[str, tuple[str, str, str]] = {
     "llm_d_inference_scheduler_datalayer_poll_errors_total": ("counter", "source_type", ""),
     "epp_plugin_errors_total": ("counter", "plugin", ""),
     "epp_log_lines_dropped_total": ("counter", "", ""),
+    "epp_in_flight_requests": ("gauge", "name", ""),
+    "epp_in_flight_tokens": ("gauge", "name", ""),
     "epp_scrape_failures_total": ("counter", "endpoint", ""),
     "epp_scrape_interval_seconds": ("gauge", "name", ""),
     "epp_scrape_idle": ("gauge", "name", ""),

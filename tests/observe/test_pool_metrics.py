@@ -63,7 +63,7 @@ def test_means_and_deviations_over_fresh_endpoints() -> None:
 @pytest.mark.parametrize("columns", [Columns(4), make_columns(), make_columns(None, None)])
 def test_an_empty_pool_shows_zeros(columns: Columns) -> None:
     values = gauges(columns)
-    assert len(values) == 7
+    assert len(values) == 9
     assert set(values.values()) == {0.0}
 
 
