@@ -32,6 +32,7 @@ from epp.contract.requests import Cause, Completion, InferenceRequest
 from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, WORKER_HEADERS, echo
 from epp.director.held import Held
 from epp.director.producing import finish, produce
+from epp.director.telling import DECISION, summary, with_scores
 from epp.endpoints.lease import Lease
 from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 from epp.observe.recorder import Record, Series
@@ -199,14 +200,18 @@ class Life:
             self._watch = director.unwatched.watch(request, self._plan.watch)
         route = director.route_to(addresses, self._watch)
         removed = [name for name in WORKER_HEADERS if name in request.headers]
-        if not (removed or self._new_id or director.settings.echo_headers):
+        settings = director.settings
+        if not (removed or self._new_id or settings.echo_headers or settings.emit_scores):
             return route
         headers = list(route.set_headers)
         if self._new_id:
             headers.append(("x-request-id", request.request_id.encode()))
-        if director.settings.echo_headers:
+        if settings.echo_headers:
             headers.extend(echo(request.headers))
-        return Route(set_headers=headers, remove_headers=removed, metadata=route.metadata, watch=self._watch)
+        metadata = route.metadata
+        if settings.emit_scores:
+            metadata = with_scores(metadata, settings.metadata_namespace, decision)
+        return Route(set_headers=headers, remove_headers=removed, metadata=metadata, watch=self._watch)
 
     def _answer_to(self, error: Exception) -> Immediate:
         if isinstance(error, RequestError):
@@ -235,9 +240,13 @@ class Life:
         if self._watch is Watch.HEADERS and self._lease is not None:
             self._first_byte_s = self._director.clock() - self._received_s
             self._lease.first_byte()
-        if self._director.settings.echo_headers:
-            return [*WENT_INTO_RESPONSE, *echo(headers)]
-        return WENT_INTO_RESPONSE
+        settings = self._director.settings
+        if not (settings.echo_headers or settings.emit_decision):
+            return WENT_INTO_RESPONSE
+        told = [*WENT_INTO_RESPONSE, *(echo(headers) if settings.echo_headers else ())]
+        if settings.emit_decision and self._decision is not None and self._plan.watch is not Watch.NOTHING:
+            told.append((DECISION, summary(self._decision)))
+        return told
 
     def response_body(self, chunk: bytes, end: bool) -> None:
         """A piece of the answer passes by."""

@@ -44,3 +44,7 @@ class Settings:
     body_limit_bytes: int = 64 * 1024 * 1024
     subset_filter: bool = True
     echo_headers: bool = False
+    emit_scores: bool = False
+    """The totals of all scored endpoints, in the dynamic metadata."""
+    emit_decision: bool = False
+    """The decision in one line, as a header of the response where one is seen."""

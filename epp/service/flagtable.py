@@ -113,7 +113,8 @@ _ANSWER = (
     Flag("response-phase", "choice", "full",
          "how far responses are followed: full, headers, release (not at all), or auto (full if a plugin reads them)",
          choices=("full", "headers", "release", "auto")),
-    Flag("emit-endpoint-scores", "bool", "false", "scores in the dynamic metadata", effective=False),
+    Flag("emit-endpoint-scores", "bool", "false", "the score of every endpoint in the dynamic metadata"),
+    Flag("emit-decision-header", "bool", "false", "set x-epp-decision, who was chosen and why, on responses"),
 )  # fmt: skip
 
 _SIGNALS = (

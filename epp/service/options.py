@@ -86,6 +86,9 @@ class Options:
     response_phase: Literal["full", "headers", "release", "auto"]
     """How much of a response is asked for; "auto" is settled when a configuration is loaded."""
     emit_endpoint_scores: bool
+    """The total of every scored endpoint, in the dynamic metadata."""
+    emit_decision_header: bool
+    """The decision in one line, in the response header x-epp-decision."""
 
     # Signals. A metric is `name` or `name{label=value,...}`; None: the engine's own names; "": that signal is off.
     refresh_metrics_interval_s: float
