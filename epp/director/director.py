@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 
 from epp.contract.endpoints import Clock, Endpoints
 from epp.contract.errors import ServiceUnavailable
+from epp.contract.requests import InferenceRequest
 from epp.director.headers import SUBSET_KEY, SUBSET_NAMESPACE
 from epp.director.life import Life
 from epp.director.plan import Plan, Settings
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
-from epp.extproc import HttpRequest, Route, Watch
+from epp.extproc import BodyMode, HttpRequest, Route, Watch
+from epp.extproc.replies import CHUNK_BYTES
 from epp.observe.recorder import Recorder
 
 MOST_ROUTES = 4096
@@ -48,6 +50,16 @@ class Director:
         """The handler of one more request."""
         self.arrived()
         return Life(self)
+
+    def watch(self, http: HttpRequest, request: InferenceRequest, wanted: Watch) -> Watch:
+        """How much of this request's response to watch: `wanted`, or all of it where it passes through us anyway, or
+        in order to learn how long such requests take."""
+        if http.response_mode is BodyMode.FULL_DUPLEX_STREAMED:
+            # There the stream can end with the request phase alone, and only if the body is answered in one piece.
+            long = http.mode is BodyMode.FULL_DUPLEX_STREAMED and len(http.body or b"") > CHUNK_BYTES
+            if wanted is Watch.HEADERS or long:
+                return Watch.BODY
+        return self.unwatched.watch(request, wanted)
 
     def route_to(self, addresses: str, watch: Watch = Watch.BODY) -> Route:
         """The plain answer that names `addresses`; one object for each, so that it is serialised once."""

@@ -148,6 +148,8 @@ class Life:
         return request
 
     def _route(self, http: HttpRequest, request: InferenceRequest) -> Outcome | Awaitable[Outcome]:
+        if self._plan.watch is not Watch.BODY:
+            self._watch = self._director.watch(http, request, self._plan.watch)
         candidates = self._director.candidates(http)
         for position, guarded in enumerate(self._plan.producers):
             waiting = produce(guarded, request, candidates)
@@ -196,8 +198,6 @@ class Life:
     def _answer(self, request: InferenceRequest, decision: Decision) -> Route:
         director = self._director
         addresses = ",".join([endpoint.address for endpoint in decision.result.targets])
-        if self._plan.watch is not Watch.BODY:
-            self._watch = director.unwatched.watch(request, self._plan.watch)
         route = director.route_to(addresses, self._watch)
         removed = [name for name in WORKER_HEADERS if name in request.headers]
         settings = director.settings
