@@ -14,37 +14,60 @@ from epp.contract.lora import LoraState
 from epp.signals.engines import EngineMetrics
 from epp.signals.family import Family, Page
 from epp.signals.lines import number, split_line, value_of
-from epp.signals.series import parse_labels
-
-_MAX_COMBINATIONS = 65536
+from epp.signals.series import SeriesSpec, parse_labels
 
 
 class Adapters:
     """The adapters of one endpoint. The same object is given out as long as nothing changes."""
 
-    __slots__ = ("_labels", "_sources", "_state")
+    __slots__ = ("_known", "_labels", "_sources", "_state")
 
     def __init__(self, engine: EngineMetrics) -> None:
-        self._sources = [(spec, Family(spec.name, _MAX_COMBINATIONS)) for spec in engine.lora]
+        self._sources = [(spec, Family(spec.name)) for spec in engine.lora]
+        # There may be thousands of combinations, of which one has a new value: lines that were read are not read again.
+        self._known: dict[bytes, float] = {}
         self._labels: bytes | None = None
         self._state: LoraState | None = None
 
     def read(self, page: Page, start: int, end: int) -> LoraState | None:
-        """None when no page has had the family so far."""
+        """None when the page does not have the family."""
         for spec, family in self._sources:
-            newest, at = None, -1.0
-            for line in family.lines(page, start, end):
-                labels, rest = split_line(line)
-                value = value_of(rest)
-                if value is not None and value > at and (not spec.labels or spec.matches(parse_labels(labels) or {})):
-                    newest, at = labels, value
-            if newest is not None:
-                if newest != self._labels:
-                    self._labels, self._state = newest, _state(newest)
-                return self._state
+            lines = family.raw_lines(page, start, end)
+            if lines:
+                return self._newest(spec, lines)
+        return None
+
+    def absent(self) -> LoraState | None:
+        """What a page of the engine without the family says: nothing is in use, if it was there before."""
         if self._labels is not None and self._state is not None:
             self._labels, self._state = None, LoraState(max_adapters=self._state.max_adapters)
         return self._state
+
+    def _newest(self, spec: SeriesSpec, lines: list[bytes]) -> LoraState | None:
+        known = self._known
+        if len(known) == len(lines) and all(map(known.__contains__, lines)):
+            return self._state
+        times = [known[line] if line in known else _time(spec, line) for line in lines]
+        self._known = dict(zip(lines, times, strict=True))
+        at = max(times)
+        if at >= 0:
+            labels = split_line(_after_name(spec, lines[times.index(at)]))[0]
+            if labels != self._labels:
+                self._labels, self._state = labels, _state(labels)
+        return self._state
+
+
+def _time(spec: SeriesSpec, line: bytes) -> float:
+    """The value of a series, -1 when it is not meant or has none."""
+    labels, rest = split_line(_after_name(spec, line))
+    value = value_of(rest)
+    if value is None or (spec.labels and not spec.matches(parse_labels(labels) or {})):
+        return -1.0
+    return value
+
+
+def _after_name(spec: SeriesSpec, line: bytes) -> bytes:
+    return line.lstrip()[len(spec.name) :]
 
 
 def _state(raw: bytes) -> LoraState:

@@ -11,6 +11,8 @@ Whatever a page holds, searching it takes time in proportion to its size and rai
 
 from __future__ import annotations
 
+import re
+
 Page = bytes | bytearray
 
 # How far a family may have moved, in bytes, and still be found at once: some hundred numbers before it changed length.
@@ -25,14 +27,14 @@ _AFTER_NAME = b"{ \t"
 
 
 class Family:
-    """One metric family in the successive pages of one endpoint. One with more than `max_series` is given up on."""
+    """One metric family in the successive pages of one endpoint."""
 
-    __slots__ = ("_max_series", "_name", "_offset")
+    __slots__ = ("_group", "_name", "_offset")
 
-    def __init__(self, name: str, max_series: int = _MAX_SERIES) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name.encode("ascii")
-        self._max_series = max_series
         self._offset = 0
+        self._group: re.Pattern[bytes] | None = None
 
     def lines(self, page: Page, start: int, end: int) -> list[bytes]:
         """What stands after the name in each line of the family, in `page[start:end]`."""
@@ -42,11 +44,22 @@ class Family:
             newline = page.find(b"\n", at, end)
             if newline < 0:
                 break
-            if len(lines) == self._max_series or newline - at > _MAX_LINE_BYTES:
+            if len(lines) == _MAX_SERIES or newline - at > _MAX_LINE_BYTES:
                 return []
             lines.append(bytes(page[at + len(self._name) : newline]))
             at = self._line_at(page, newline + 1, end)
         return lines
+
+    def raw_lines(self, page: Page, start: int, end: int) -> list[bytes]:
+        """The whole lines of the family, names and all, however many there are: for families with thousands."""
+        at = self._find(page, start, end)
+        if at < 0:
+            return []
+        if self._group is None:
+            name = re.escape(self._name)
+            self._group = re.compile(rb"(?:[ \t]*+" + name + rb"[{ \t][^\n]*+\n)++")
+        group = self._group.match(page, at, end)
+        return group[0].splitlines() if group else []
 
     def _find(self, page: Page, start: int, end: int) -> int:
         near = start + self._offset
@@ -77,7 +90,7 @@ class Family:
         return -1
 
     def _first_of_group(self, page: Page, at: int, start: int, end: int) -> int:
-        for _ in range(self._max_series):
+        for _ in range(_MAX_SERIES):
             line = max(start, page.rfind(b"\n", start, at) + 1)
             if line == start:
                 return at

@@ -21,6 +21,7 @@ from epp.signals.recognise import Engines, wanted_fields
 from epp.signals.sources import CacheInfo, Combine, Number
 
 _NOTHING = Sample()
+_NO_NUMBERS = (None,) * 5
 
 
 class EngineScanner:
@@ -74,14 +75,13 @@ class EngineScanner:
             size = self._block_size.read(page, start, stop) or None
         if blocks is None and self._num_blocks:
             blocks = self._num_blocks.read(page, start, stop) or None
-        return Sample(
-            waiting=self._waiting.read(page, start, stop) if self._waiting else None,
-            running=running,
-            kv_utilization=None if kv is None else min(kv, 1.0),
-            block_size_tokens=size,
-            num_blocks=blocks,
-            lora=self._adapters.read(page, start, stop) if self._adapters else None,
-        )
+        waiting = self._waiting.read(page, start, stop) if self._waiting else None
+        lora = None
+        if self._adapters is not None:
+            lora = self._adapters.read(page, start, stop)
+            if lora is None and (waiting, running, kv, size, blocks) != _NO_NUMBERS:
+                lora = self._adapters.absent()
+        return Sample(waiting, running, None if kv is None else min(kv, 1.0), size, blocks, lora)
 
 
 class PageScanner:
