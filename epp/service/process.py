@@ -26,14 +26,12 @@ from epp.config.configuration import Configuration
 from epp.config.findings import ConfigErrors
 from epp.config.load import load_text, read_text
 from epp.config.reload import ConfigWatcher
-from epp.contract.discovery import Discovery, EndpointSpec
+from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Endpoint
 from epp.contract.errors import DiscoveryError, EppError
 from epp.director import Director
 from epp.director.unwatched import Unwatched
 from epp.director.unwatched_metrics import UnwatchedCollector
-from epp.discovery.file import FileDiscovery
-from epp.discovery.flags import StaticDiscovery, parse_endpoints
 from epp.endpoints.pool import Pool
 from epp.observe.bridge import bridge
 from epp.observe.logs import Log, open_log
@@ -45,6 +43,7 @@ from epp.service.debugpages import DecisionsPage
 from epp.service.health import Health
 from epp.service.listeners import Listeners, every_interface, open_listeners
 from epp.service.options import Options
+from epp.service.sources import source_of
 from epp.service.wiring import (
     observe,
     plan_of,
@@ -215,7 +214,8 @@ class Process:
         self._director.arrived = scraper.pace.arrived
 
     async def _discover(self) -> None:
-        source = self._source()
+        assert self._assembly is not None
+        source = source_of(self._options, self._assembly)
         if source is None:
             log.warning(
                 "there is no source of endpoints, every request gets 503; give --endpoints IP:PORT,... or "
@@ -240,23 +240,6 @@ class Process:
             raise DiscoveryError("the source of endpoints ended without telling any; it must run until it is cancelled")
         task.add_done_callback(_source_ended)
         log.info("endpoints found: %d", len(self._pool))
-
-    def _source(self) -> Discovery | None:
-        options, assembly = self._options, self._assembly
-        assert assembly is not None
-        given: list[tuple[str, Callable[[], Discovery]]] = []
-        if assembly.discovery is not None:
-            declared = assembly.discovery
-            given.append((f"plugin '{declared.name}' of the configuration", lambda: declared.object))
-        if options.endpoints_file is not None:
-            path = options.endpoints_file
-            given.append(("--endpoints-file", lambda: FileDiscovery(str(path))))
-        if options.endpoints:
-            addresses = ",".join(map(str, options.endpoints))
-            given.append(("--endpoints", lambda: StaticDiscovery(parse_endpoints(addresses))))
-        for name, _ in given[1:]:
-            log.warning("%s is not used: endpoints come from %s", name, given[0][0])
-        return given[0][1]() if given else None
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
