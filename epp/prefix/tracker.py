@@ -127,8 +127,8 @@ class PrefixTracker:
         trail.insertions += [self.index.insert(row, chain) for chain in trail.chains]
 
     def _tune_block(self, tokens: float) -> None:
-        # An endpoint that was not scraped yet leaves the block size as it was.
-        if 0 < tokens < math.inf:
+        # An endpoint that was not scraped yet leaves the block size as it was; so does one that says nonsense.
+        if 1 <= tokens < math.inf:
             self.block_bytes = self._settings.effective_block_bytes(int(tokens) * TOKEN_BYTES)
 
     def _tune_capacity(self, row: int, columns: Columns) -> None:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 
 from epp.signals.series import parse_labels
 
 _MAX_NUMBER_BYTES = 64
+_LARGEST = 2.0**53
 _BLANKS = b" \t"
 
 
@@ -23,7 +23,7 @@ def split_line(line: bytes) -> tuple[bytes, bytes]:
 
 
 def value_of(rest: bytes) -> float | None:
-    """The value in what follows the labels, when it is a finite number of at least 0."""
+    """The value in what follows the labels, when it is a number from 0 to 2**53."""
     fields = rest.split()
     if not fields or (len(fields) > 2 and b"#" not in fields[1:3]):
         return None
@@ -36,7 +36,7 @@ def labels_of(line: bytes) -> dict[str, str] | None:
 
 
 def number(text: str) -> float | None:
-    """A finite number of at least 0, or None."""
+    """A number from 0 to `_LARGEST`, or None: sums of it are exact enough, and finite."""
     if len(text) > _MAX_NUMBER_BYTES:
         return None
     try:
@@ -44,7 +44,7 @@ def number(text: str) -> float | None:
     except ValueError:
         return None
     # Python's floats may have underscores between digits, the format's may not.
-    return value if math.isfinite(value) and value >= 0 and "_" not in text else None
+    return value if 0 <= value <= _LARGEST and "_" not in text else None
 
 
 def positive(texts: Iterable[str | None]) -> Iterator[float]:

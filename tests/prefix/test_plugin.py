@@ -425,6 +425,15 @@ def test_scorer_tuned_by_the_cache_configuration() -> None:
     assert plugin.tracker.index.capacity(3) == 500
 
 
+def test_a_block_size_below_one_token_is_not_taken() -> None:
+    plugin, endpoints = scorer(autoTune=True), pool()
+    assert plugin.tracker is not None
+    before = plugin.tracker.block_bytes
+    endpoints.columns.block_size_tokens[:] = 0.5
+    matched(plugin, endpoints, request(tokens(40)))
+    assert plugin.tracker.block_bytes == before
+
+
 def test_a_burst_of_equal_prompts_finds_the_first_one() -> None:
     plugin, endpoints = producer(), pool()
     for _ in range(3):
