@@ -180,10 +180,10 @@ class _Builder:
 
     def _alias(self, event: Any, line: int) -> bool:
         if event.anchor in self._opening:
-            return self._stop(line, f"alias *{event.anchor} contains itself")
+            return self._stop(line, f"alias *{event.anchor[:80]} contains itself")
         node = self._anchors.get(event.anchor)
         if node is None:
-            return self._stop(line, f"alias *{event.anchor} names no anchor")
+            return self._stop(line, f"alias *{event.anchor[:80]} names no anchor")
         return self._add(node, event)
 
     def _add(self, node: Node, event: Any) -> bool:

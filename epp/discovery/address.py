@@ -8,6 +8,8 @@ import re
 
 from epp.contract.errors import DiscoveryError
 
+SHOWN_CHARACTERS = 80
+"""What a message shows of a value."""
 _PORT = re.compile(r"[0-9]{1,5}")
 
 
@@ -18,9 +20,10 @@ def parse_ip(text: str) -> str:
     except ValueError:
         bare = text.removeprefix("[").removesuffix("]")
         remedy = "leave the brackets out" if bare != text else "host names are not looked up"
-        raise DiscoveryError(f"address {text!r} is no IPv4 or IPv6 address; {remedy}") from None
+        raise DiscoveryError(f"address {text[:SHOWN_CHARACTERS]!r} is no IPv4 or IPv6 address; {remedy}") from None
     if isinstance(address, ipaddress.IPv6Address) and address.scope_id:
-        raise DiscoveryError(f"address {text!r} has a zone; leave {'%' + address.scope_id!r} out")
+        zone = "%" + address.scope_id[:SHOWN_CHARACTERS]
+        raise DiscoveryError(f"address {text[:SHOWN_CHARACTERS]!r} has a zone; leave {zone!r} out")
     return str(address)
 
 
@@ -28,7 +31,7 @@ def parse_port(text: str) -> int:
     """A port, 1 to 65535. Raises `DiscoveryError`."""
     port = int(text) if _PORT.fullmatch(text) else 0
     if not 1 <= port <= 65535:
-        raise DiscoveryError(f"port {text!r} must be a number from 1 to 65535")
+        raise DiscoveryError(f"port {text[:SHOWN_CHARACTERS]!r} must be a number from 1 to 65535")
     return port
 
 

@@ -73,14 +73,26 @@ def _from_json(value: Any, depth: int) -> Value:
     if not depth:
         raise DiscoveryError(_TOO_DEEP)
     if isinstance(value, _Pairs):
-        return Value(Kind.MAPPING, pairs=tuple((key, _from_json(item, depth - 1)) for key, item in value))
+        keys = [_from_json(key, depth).text for key, _ in value]
+        values = [_from_json(item, depth - 1) for _, item in value]
+        return Value(Kind.MAPPING, pairs=tuple(zip(keys, values, strict=True)))
     if isinstance(value, list):
         return Value(Kind.LIST, items=tuple(_from_json(item, depth - 1) for item in value))
     if value is None:
         return Value(Kind.NULL)
     if isinstance(value, str):
+        if not _is_unicode(value):
+            raise DiscoveryError("a text escapes half of a surrogate pair, which is no character")
         return Value(Kind.TEXT, text=value)
     return Value(Kind.SCALAR, text=json.dumps(value))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parse_yaml(text: str) -> Value:
@@ -130,7 +142,7 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             known = self._anchors.get(str(event.anchor))
             if known is None:
-                raise DiscoveryError(f"line {line}: *{event.anchor} stands for nothing that is complete before it")
+                raise DiscoveryError(f"line {line}: *{event.anchor[:80]} stands for nothing that is complete before it")
             self._put(known, None)
         elif isinstance(event, yaml.CollectionStartEvent):
             if len(self._open) == MAX_DEPTH:

@@ -21,7 +21,7 @@ from types import MappingProxyType
 
 from epp.contract.discovery import EndpointSpec
 from epp.contract.errors import DiscoveryError
-from epp.discovery.address import parse_ip, parse_port
+from epp.discovery.address import SHOWN_CHARACTERS, parse_ip, parse_port
 from epp.discovery.document import Kind, Value, parse_document
 
 _FIELDS = ("name", "namespace", "address", "port", "labels")
@@ -67,7 +67,7 @@ def _endpoint_list(root: Value) -> tuple[Value, ...]:
     found = None
     for key, value in root.pairs:
         if key != "endpoints":
-            raise DiscoveryError(f"{_at(value)}unknown field {key!r}{_nearest(key, ('endpoints',))}")
+            raise DiscoveryError(f"{_at(value)}unknown field {key[:SHOWN_CHARACTERS]!r}{_nearest(key, ('endpoints',))}")
         if found is not None:
             raise DiscoveryError(f"{_at(value)}'endpoints' is there twice")
         found = value
@@ -83,9 +83,9 @@ def _spec(item: Value) -> EndpointSpec:
     fields: dict[str, Value] = {}
     for key, value in item.pairs:
         if key not in _FIELDS:
-            raise DiscoveryError(f"unknown field {key!r}{_nearest(key, _FIELDS)}")
+            raise DiscoveryError(f"unknown field {key[:SHOWN_CHARACTERS]!r}{_nearest(key, _FIELDS)}")
         if key in fields:
-            raise DiscoveryError(f"field {key!r} is there twice")
+            raise DiscoveryError(f"field {key[:SHOWN_CHARACTERS]!r} is there twice")
         if value.kind is not Kind.NULL:
             fields[key] = value
     missing = [name for name in ("name", "address", "port") if name not in fields]
@@ -106,21 +106,25 @@ def _labels(value: Value) -> MappingProxyType[str, str]:
     labels: dict[str, str] = {}
     for key, item in value.pairs:
         if key in labels:
-            raise DiscoveryError(f"label {key!r} is there twice")
-        labels[key] = _text(f"label {key!r}", item)
+            raise DiscoveryError(f"label {key[:SHOWN_CHARACTERS]!r} is there twice")
+        labels[key] = _text(f"label {key[:SHOWN_CHARACTERS]!r}", item)
     return MappingProxyType(labels)
 
 
 def _object_name(field: str, value: Value) -> str:
     text = _text(field, value)
     if not _NAME.fullmatch(text):
-        raise DiscoveryError(f"{field} {text[:80]!r} must be 1 to 253 characters without blanks and slashes")
+        raise DiscoveryError(
+            f"{field} {text[:SHOWN_CHARACTERS]!r} must be 1 to 253 characters without blanks and slashes"
+        )
     return text
 
 
 def _text(field: str, value: Value) -> str:
     if value.kind is Kind.SCALAR:
-        raise DiscoveryError(f"{field} is {value.text[:80]}, which is not text; quote it")
+        shown = value.text[:SHOWN_CHARACTERS]
+        shown = shown if shown.isprintable() else repr(shown)
+        raise DiscoveryError(f"{field} is {shown}, which is not text; quote it")
     if value.kind is not Kind.TEXT:
         raise DiscoveryError(f"{field} is {value.kind.value}; it must be text")
     return value.text
@@ -137,5 +141,5 @@ def _at(value: Value | None) -> str:
 
 
 def _nearest(key: str, known: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(key, known, n=1)
+    near = difflib.get_close_matches(key[:SHOWN_CHARACTERS], known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"

@@ -210,3 +210,32 @@ def test_any_document_is_entries_or_one_line(tree: object) -> None:
 @example(b"!!binary x")
 def test_any_bytes_are_entries_or_one_line(content: bytes) -> None:
     check(content)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"name": "x" * 5000},
+        {"name": "a", "address": "y" * 5000},
+        {"name": "a", "address": "fe80::1%" + "z" * 5000},
+        {"name": "a", "address": "10.0.0.1", "port": "9" * 4000},
+        {"name": "a", "k" * 5000: 1},
+        {"name": "a", "address": "10.0.0.1", "port": 1, "labels": {"k" * 5000: 1}},
+    ],
+)
+def test_a_problem_shows_the_beginning_of_a_long_value(entry: dict[str, object]) -> None:
+    (problem,) = parse_entries(
+        json.dumps({"endpoints": [{"address": "10.0.0.1", "port": 1, **entry}]}).encode()
+    ).problems
+    assert len(problem) < 400
+
+
+@pytest.mark.parametrize("text", ['{"endpoints": [{"name": "\\ud800"}]}', '{"endpoints": [], "\\udc00": 1}'])
+def test_half_of_a_surrogate_pair_is_refused(text: str) -> None:
+    with pytest.raises(DiscoveryError, match="surrogate|Unicode"):
+        parse_entries(text.encode())
+
+
+def test_a_scalar_with_a_line_break_is_shown_in_one_line() -> None:
+    (problem,) = parse_entries(b'endpoints: [{name: !!int "1\\n2", address: 10.0.0.1, port: 1}]').problems
+    assert "\n" not in problem
