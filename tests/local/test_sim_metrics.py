@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp.local.sim.engine import Engine, EngineConfig, Work
 from epp.local.sim.instruments import Gauge, Page, number, series
-from epp.local.sim.metrics import PageConfig, PodMetrics
+from epp.local.sim.metrics import PodMetrics
+from epp.local.sim.pages import PageConfig
 
 MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 

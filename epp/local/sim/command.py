@@ -12,11 +12,12 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 from epp.contract.errors import EppError, UsageError
 from epp.local.sim.engine import EngineConfig
-from epp.local.sim.generation import PodConfig
+from epp.local.sim.generation import EngineName, PodConfig
+from epp.local.sim.profiles import PROFILES
 from epp.local.sim.site import Site
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
@@ -24,7 +25,9 @@ DEFAULT_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 
 def main(argv: Sequence[str]) -> int:
     """Run a pod with the flags `argv`. Returns the exit code: 1 cannot start, 2 wrong flags."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    parser.set_defaults(**_profile_defaults(parser.parse_args(argv).profile))
+    args = parser.parse_args(argv)
     try:
         config = _config(args)
         return run_loop(_serve(config, args))
@@ -43,6 +46,17 @@ def run_loop(main_coroutine: Coroutine[Any, Any, int]) -> int:
         return asyncio.run(main_coroutine)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main_coroutine)
+
+
+def _profile_defaults(name: str) -> dict[str, Any]:
+    engine = PROFILES[name]
+    return {
+        "prefill_tokens_per_s": engine.prefill_tokens_per_s,
+        "decode_step_ms": engine.decode_step_s * 1e3,
+        "decode_step_ms_per_seq": engine.decode_step_per_seq_s * 1e3,
+        "decode_step_ns_per_context_token": engine.decode_step_per_context_token_s * 1e9,
+        "num_gpu_blocks": engine.num_blocks,
+    }
 
 
 def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -79,12 +93,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-gpu-blocks", type=count, default=engine.num_blocks, help="KV blocks (%(default)s)")
     add("--prefill-tokens-per-s", type=rate, default=engine.prefill_tokens_per_s, help="prefill rate (%(default)s)")
     add("--decode-step-ms", type=rate, default=engine.decode_step_s * 1e3, help="length of a step (%(default)s)")
+    for name, default, what in (
+        ("--decode-step-ms-per-seq", engine.decode_step_per_seq_s * 1e3, "added for each sequence in the step"),
+        ("--decode-step-ns-per-context-token", 0.0, "added for each token that these sequences hold"),
+        ("--jitter", engine.jitter, "share by which a step may be longer or shorter, 0 to below 1"),
+    ):
+        add(name, type=float, default=default, help=f"{what} (%(default)s)")
     add(
-        "--decode-step-ms-per-seq",
-        type=float,
-        default=engine.decode_step_per_seq_s * 1e3,
-        help="added for each sequence in the step (%(default)s)",
+        "--profile",
+        choices=sorted(PROFILES),
+        default="default",
+        help="other defaults for the times and --num-gpu-blocks",
     )
+    add("--engine", choices=get_args(EngineName), default=pod.shown_as, help="whose metrics page it has (%(default)s)")
     add("--old-kv-metric", action="store_true", help="name the KV metric vllm:gpu_cache_usage_perc, as old vLLM did")
     add(
         "--metrics-filter",
@@ -104,8 +125,14 @@ def _config(args: argparse.Namespace) -> PodConfig:
     if not 0 <= args.port <= 65535 - (args.count - 1 if args.port else 0):
         several = f", and {args.count} pods need as many" if args.count > 1 else ""
         raise UsageError(f"--port {args.port}: a port is 0 to 65535{several}")
-    if not 0 <= args.decode_step_ms_per_seq < math.inf:
-        raise UsageError(f"--decode-step-ms-per-seq {args.decode_step_ms_per_seq}: must be 0 or more")
+    for name in ("decode_step_ms_per_seq", "decode_step_ns_per_context_token"):
+        value = getattr(args, name)
+        if not 0 <= value < math.inf:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: must be 0 or more")
+    if not 0 <= args.jitter < 1:
+        raise UsageError(f"--jitter {args.jitter}: must be 0 or more and below 1")
+    if args.old_kv_metric and args.engine != "vllm":
+        raise UsageError(f"--old-kv-metric is a name of vLLM's, the engine is {args.engine}; leave one of them out")
     room = args.num_gpu_blocks * args.block_size
     if room < args.max_model_len:
         raise UsageError(
@@ -119,6 +146,7 @@ def _config(args: argparse.Namespace) -> PodConfig:
         output_tokens=args.output_tokens,
         max_model_len=args.max_model_len,
         seed=args.seed,
+        shown_as=args.engine,
         old_kv_name=args.old_kv_metric,
         metrics_filter=args.metrics_filter,
         engine=EngineConfig(
@@ -127,9 +155,11 @@ def _config(args: argparse.Namespace) -> PodConfig:
             prefill_tokens_per_s=args.prefill_tokens_per_s,
             decode_step_s=args.decode_step_ms / 1e3,
             decode_step_per_seq_s=args.decode_step_ms_per_seq / 1e3,
+            decode_step_per_context_token_s=args.decode_step_ns_per_context_token / 1e9,
             block_size_tokens=args.block_size,
             num_blocks=args.num_gpu_blocks,
             speed=args.speed,
+            jitter=args.jitter,
         ),
     )
 

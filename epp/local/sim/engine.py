@@ -5,18 +5,21 @@ Problem: routing is only worth testing against engines that get slower with load
 The engine works in steps. A step computes up to `max_batched_tokens`: one token for every sequence that is decoding,
 the rest for prompts in order of arrival. Its length is
 
-    (decode_step_s + decode_step_per_seq_s * decoding + prompt_tokens / prefill_tokens_per_s) * slowdown / speed
+    (decode_step_s + decode_step_per_seq_s * decoding + decode_step_per_context_token_s * their context
+     + prompt_tokens / prefill_tokens_per_s) * slowdown * (1 +- jitter) / speed
 
 and its tokens appear at its end. When blocks run out, the sequence admitted last is preempted and computed again.
 
-Time is whatever the caller passes, in seconds; it must not go back. Nothing here reads a clock, sleeps or draws
-random numbers, so the same calls give the same result in real and in virtual time. Steps that only decode are
-executed as one batch, so an engine that nobody watches costs one call per finished sequence, not one per token.
+Time is whatever the caller passes, in seconds; it must not go back. Nothing here reads a clock or sleeps, and
+randomness is a parameter, so the same calls give the same result in real and in virtual time. Steps that only decode
+are executed as one run of equal steps, with the context of its beginning and one draw of the jitter, so an engine
+that nobody watches costs one call per finished sequence, not one per token.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -26,16 +29,21 @@ from epp.local.sim.blocks import BlockPool
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:
-    """How fast and how large an engine is. Times are for `speed` 1; twice the speed halves them."""
+    """How fast and how large an engine is. Times are for `speed` 1; twice the speed halves them.
+
+    `jitter` is the share, 0 to below 1, by which a step may be shorter or longer than the formula says.
+    """
 
     max_num_seqs: int = 256
     max_batched_tokens: int = 8192
     prefill_tokens_per_s: float = 20_000.0
     decode_step_s: float = 0.010
     decode_step_per_seq_s: float = 0.0001
+    decode_step_per_context_token_s: float = 0.0
     block_size_tokens: int = 16
     num_blocks: int = 16_384
     speed: float = 1.0
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +148,14 @@ class _Step:
 
 
 class Engine:
-    """One engine. Call `advance(now)` at or after `next_event_s`, and before reading anything."""
+    """One engine. Call `advance(now)` at or after `next_event_s`, and before reading anything. `rng` is drawn from
+    only with jitter."""
 
-    def __init__(self, config: EngineConfig, observer: Observer | None = None) -> None:
+    def __init__(
+        self, config: EngineConfig, observer: Observer | None = None, rng: random.Random | None = None
+    ) -> None:  # fmt: skip
         self.config = config
+        self._rng = rng or random.Random(0)
         self.blocks = BlockPool(config.num_blocks)
         self.waiting: deque[SequenceState] = deque()
         self.running: list[SequenceState] = []
@@ -230,17 +242,22 @@ class Engine:
         prefill = [(s, n) for s, n in prefill if s.admitted_s is not None]
         self._step = _Step(
             now_s,
-            self._step_s(len(decode), sum(n for _, n in prefill)),
+            self._step_s(decode, sum(n for _, n in prefill)),
             count,
             decode,
             prefill,
             any(s.work.watched for s in decode),
         )
 
-    def _step_s(self, decoding: int, prompt_tokens: int) -> float:
+    def _step_s(self, decode: list[SequenceState], prompt_tokens: int) -> float:
         config = self.config
-        base_s = config.decode_step_s + config.decode_step_per_seq_s * decoding
-        return (base_s + prompt_tokens / config.prefill_tokens_per_s) * self.slowdown / config.speed
+        step_s = config.decode_step_s + config.decode_step_per_seq_s * len(decode)
+        if config.decode_step_per_context_token_s:
+            step_s += config.decode_step_per_context_token_s * sum(s.context_tokens for s in decode)
+        step_s += prompt_tokens / config.prefill_tokens_per_s
+        if config.jitter:
+            step_s *= self._rng.uniform(1 - config.jitter, 1 + config.jitter)
+        return step_s * self.slowdown / config.speed
 
     def _admit(self, now_s: float) -> None:
         """Move sequences from the queue into the batch, in order, while there is room."""

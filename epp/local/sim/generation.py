@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import xxhash
 from aiohttp import web
@@ -19,11 +19,12 @@ from epp.local.sim.driver import Driver
 from epp.local.sim.engine import EngineConfig, Progress, SequenceState, Work
 from epp.local.sim.faults import Error, Faults, Hang, Reset, Stall
 from epp.local.sim.hangup import never, reset
-from epp.local.sim.metrics import PodMetrics
 from epp.local.sim.metricsface import FilterPath
 from epp.local.sim.openai import Answer, ApiError, Ask, TokenCount, read_ask
+from epp.local.sim.pages import EnginePage
 from epp.local.sim.text import compose, count_tokens
 
+EngineName = Literal["vllm", "sglang", "trtllm"]
 CHAT_PATH = "/v1/chat/completions"
 COMPLETIONS_PATH = "/v1/completions"
 
@@ -32,7 +33,7 @@ COMPLETIONS_PATH = "/v1/completions"
 class PodConfig:
     """One pod. `models` are served names, the first is the one on the metrics page; `loras` are adapter names.
 
-    `metrics_filter` is the path of the metrics page that filters by `name[]`.
+    `shown_as` is the engine whose metrics page it has; `metrics_filter` the path of that page that filters by `name[]`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PodConfig:
     output_tokens: int = 64
     max_model_len: int = 32_768
     seed: int = 0
+    shown_as: EngineName = "vllm"
     old_kv_name: bool = False
     metrics_filter: FilterPath = "off"
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -64,7 +66,7 @@ class Generation:
         self,
         config: PodConfig,
         driver: Driver,
-        metrics: PodMetrics,
+        metrics: EnginePage,
         faults: Faults,
         accounts: Accounts,
         headers: Mapping[str, str],

@@ -14,36 +14,23 @@ import os
 import platform
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from epp.local.sim import buckets
 from epp.local.sim.engine import Engine, SequenceState
 from epp.local.sim.instruments import Counter, Family, Gauge, Histogram, Page
+from epp.local.sim.pages import EnginePage, PageConfig
 
 FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 HANDLERS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "none")
 
 
-@dataclass(frozen=True, slots=True)
-class PageConfig:
-    """What the page says of the pod. `old_kv_name` writes `vllm:gpu_cache_usage_perc`, as vLLM did before 0.10."""
+class PodMetrics(EnginePage):
+    """Counts what an engine does and renders the page."""
 
-    model: str
-    max_model_len: int
-    block_size_tokens: int
-    num_blocks: int
-    max_loras: int = 0
-    old_kv_name: bool = False
-    created_s: float = 0.0
-
-
-class PodMetrics:
-    """Counts what an engine does (it is the engine's `Observer`) and renders the page."""
+    prefix = "vllm:"
 
     def __init__(self, config: PageConfig) -> None:
-        self._config = config
-        self._labels = {"model_name": config.model, "engine": "0"}
-        self._families: list[Family] = []
+        super().__init__(config, {"model_name": config.model, "engine": "0"})
         self._gauges()
         self._counters()
         self._sizes()
@@ -180,22 +167,6 @@ class PodMetrics:
         )
         self._families += [self.http_requests, self.http_fine, self.http_coarse]
 
-    def _gauge(self, name: str, text: str) -> Gauge:
-        family = Gauge(f"vllm:{name}", text, self._labels)
-        self._families.append(family)
-        return family
-
-    def _counter(self, name: str, text: str, label: str = "", values: tuple[str, ...] = ()) -> Counter:
-        label_sets = [{**self._labels, label: value} for value in values] or [self._labels]
-        family = Counter(f"vllm:{name}", text, label_sets, self._config.created_s)
-        self._families.append(family)
-        return family
-
-    def _histogram(self, name: str, text: str, bounds: tuple[float, ...]) -> Histogram:
-        family = Histogram(f"vllm:{name}", text, bounds, [self._labels], self._config.created_s)
-        self._families.append(family)
-        return family
-
     def on_step(self, tokens: int, count: int) -> None:
         """See `Observer`."""
         self.step_tokens.observe(tokens, count)
@@ -260,7 +231,7 @@ class PodMetrics:
         self.http_coarse.observe(duration_s, index=index)
 
     def page(self, engine: Engine, now_s: float) -> bytes:
-        """The page's body. `now_s` is wall clock time, written where vLLM writes it."""
+        """See `EnginePage`."""
         waiting = len(engine.waiting)
         self.running.set(len(engine.running))
         self.waiting.set(waiting)

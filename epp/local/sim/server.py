@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -21,16 +21,24 @@ from epp.local.sim.admin import PREFIX, Admin, Place
 from epp.local.sim.driver import Driver
 from epp.local.sim.engine import Engine
 from epp.local.sim.faults import Faults, Hang, Slow
-from epp.local.sim.generation import CHAT_PATH, COMPLETIONS_PATH, Generation, PodConfig
+from epp.local.sim.generation import CHAT_PATH, COMPLETIONS_PATH, EngineName, Generation, PodConfig
 from epp.local.sim.hangup import never
-from epp.local.sim.metrics import PageConfig, PodMetrics
+from epp.local.sim.metrics import PodMetrics
 from epp.local.sim.metricsface import METRICS_PATHS, MetricsFace
+from epp.local.sim.pages import EnginePage, PageConfig
+from epp.local.sim.sglang import SglangMetrics
 from epp.local.sim.state import State
+from epp.local.sim.trtllm import TrtllmMetrics
 
 __all__ = ["Pod", "PodConfig", "make_server"]
 
 POD_HEADER = "x-inference-pod"
 KEEPALIVE_S = 3600.0
+_PAGES: Mapping[EngineName, Callable[[PageConfig], EnginePage]] = {
+    "vllm": PodMetrics,
+    "sglang": SglangMetrics,
+    "trtllm": TrtllmMetrics,
+}
 
 
 class Pod:
@@ -44,7 +52,7 @@ class Pod:
         self._clock = clock
         self._started_s = time.time()
         self._loop = asyncio.get_running_loop()
-        self.metrics = PodMetrics(
+        self.metrics: EnginePage = _PAGES[config.shown_as](
             PageConfig(
                 model=config.models[0],
                 max_model_len=config.max_model_len,
@@ -55,7 +63,7 @@ class Pod:
                 created_s=self._started_s,
             )
         )
-        self.engine = Engine(config.engine, self.metrics)
+        self.engine = Engine(config.engine, self.metrics, random.Random(f"steps/{config.seed}"))
         self.driver = Driver(self.engine, clock, self._loop)
         self.accounts = Accounts((*config.models, *config.loras))
         self.faults = Faults(clock, random.Random(config.seed), self._faults_changed)
