@@ -142,8 +142,7 @@ _SIGNALS = (
     Flag("total-queued-requests-metric", "metric", None, "metric of waiting requests, instead of the engine's own"),
     Flag("total-running-requests-metric", "metric", None, "metric of running requests, instead of the engine's own"),
     Flag("kv-cache-usage-percentage-metric", "metric", None, "metric of KV cache use, instead of the engine's own"),
-    Flag("lora-info-metric", "metric", None, "metric of LoRA adapters, instead of the engine's own; empty: off",
-         effective=False),
+    Flag("lora-info-metric", "metric", None, "metric of LoRA adapters, instead of the engine's own; empty: off"),
     Flag("cache-info-metric", "metric", None, "metric of the cache's shape, instead of the engine's own; empty: off"),
 )  # fmt: skip
 
