@@ -77,17 +77,29 @@ class Limits:
     """Bounds of a listener. Windows and queues are what a peer can make us hold."""
 
     message_bytes: int = 64 * 1024 * 1024
+    """One message."""
+    header_list_bytes: int = 16 * 1024
+    """The header fields of one request, 32 bytes for each besides its text (RFC 9113, 6.5.2); gRPC's own default."""
     stream_window_bytes: int = 256 * 1024
     connection_window_bytes: int = 16 * 1024 * 1024
     queued_output_bytes: int = 1024 * 1024
+    """Output of one stream above which what it sends is not acknowledged."""
+    connection_output_bytes: int = 16 * 1024 * 1024
+    """Output of all streams of a connection above which nothing they send is acknowledged."""
     stalled_output_s: float = 60.0
+    """A stream, or a socket, that took none of its output for this long is ended."""
     streams: int = 10_000
+    """Open streams of one connection; one more is refused."""
     connections: int = 1_000
+    """Open connections, handshakes included; one more takes the place of one that asked nothing, or is refused."""
     handshake_s: float = 10.0
+    """For TLS, and again for HTTP/2's preface."""
     control_frames: int = 10_000
     """Pings, settings, resets and empty frames one connection may send per second before it is closed."""
     incomplete_bytes: int = 256 * 1024 * 1024
     """Messages that have not arrived whole, all streams of one connection together; the stream over it is refused."""
+    all_incomplete_bytes: int = 1024 * 1024 * 1024
+    """The same for all connections together."""
 
 
 DEFAULT_LIMITS = Limits()

@@ -2,48 +2,32 @@
 """One HTTP/2 connection: the asyncio protocol between a socket and the engine.
 
 One read is handled whole: bytes to the engine, all its events to the streams, then one write of everything queued.
-What calls say later is written once per turn of the loop. A socket that takes no more is not read from either, so a
-peer that does not read cannot make us hold more than it was owed; `credit` and `sweep` bound the rest, `guard` counts
-the frames of no use.
+What calls say later is written once per turn of the loop; a read that holds very much is spread over several (`turns`).
+A socket that takes no more is not read from either, so a peer that does not read cannot make us hold more than it was
+owed; `credit` and `sweep` bound the rest, `guard` counts the frames of no use.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any, cast
 
+from epp.transport import engine as http2
 from epp.transport import headers
 from epp.transport.call import INTERNAL, UNAVAILABLE
 from epp.transport.credit import Credit
-from epp.transport.engine import (
-    ConnectionClosed,
-    DataReceived,
-    Engine,
-    EngineError,
-    ErrorCode,
-    Event,
-    GoAwayReceived,
-    PingAcknowledged,
-    PingReceived,
-    PriorityUpdateReceived,
-    RequestReceived,
-    SettingsAcknowledged,
-    SettingsReceived,
-    StreamClosed,
-    StreamReset,
-    TrailersReceived,
-    WindowUpdated,
-    goaway_frame,
-    server_engine,
-)
+from epp.transport.engine import EngineError, ErrorCode, Event
 from epp.transport.farewell import Farewell
 from epp.transport.guard import Budget, FloodError
 from epp.transport.shared import Shared
 from epp.transport.stream import Stream
 from epp.transport.sweep import Sweeper
 from epp.transport.timers import Timers
+from epp.transport.turns import BUSY_EVENTS, MESSAGES_A_TURN, SLICE_BYTES, Turns
 from epp.transport.unserved import unserved
 
 log = logging.getLogger("epp.transport")
@@ -52,6 +36,7 @@ _CLOSE_S = 5.0
 """How long a peer may take to read what is left when we close."""
 _PARTING_S = 0.25
 """How long a peer that is done gets to close the connection itself; then nothing of it is in flight."""
+_SHOWN_BYTES = 200
 _WINDOW_UPDATES_PER_CONTROL_FRAME = 10
 """Window updates are normal traffic, one or two for a message; their budget is this much larger."""
 
@@ -60,11 +45,12 @@ class Connection(asyncio.Protocol):
     """One peer.
 
     `streams` are the open ones; `ending` are those whose end is queued but which the peer has not closed. `idle`: no
-    flush is under way or scheduled, and one would do something. `over`: the engine is done, no stream is left.
+    flush is under way or scheduled, and one would do something. `over`: the engine is done, no stream is left. `room`:
+    how many of the messages that come many to a frame may still be handled in this turn.
     """
 
     transport: asyncio.Transport
-    engine: Engine
+    engine: http2.Engine
     queued: Callable[..., int]
     send_response: Callable[..., None]
     send_data: Callable[[int, bytes], None]
@@ -81,16 +67,19 @@ class Connection(asyncio.Protocol):
         self.streams: dict[int, Stream] = {}
         self.ending: dict[int, Stream] = {}
         self.incomplete_bytes = 0
+        self.room = MESSAGES_A_TURN
         self.idle = False
         self.blocked = False
         self.over = False
         self._last_stream_id = 0
+        self._turns = Turns(self)
+        self.put_off = self._turns.put_off
         self._timers = Timers(self.loop)
         self._sweeper = Sweeper(self, self._timers)
         self.farewell = Farewell(self, self._timers)
-        control_frames = self.limits.control_frames
-        self._control = Budget(control_frames, "control or empty frames", self.clock)
-        self._updates = Budget(control_frames * _WINDOW_UPDATES_PER_CONTROL_FRAME, "window updates", self.clock)
+        most = self.limits.control_frames
+        self._control = Budget(most, "control or empty frames", self.clock)
+        self._updates = Budget(most * _WINDOW_UPDATES_PER_CONTROL_FRAME, "window updates", self.clock)
 
     # The loop's side (asyncio.Protocol).
 
@@ -99,24 +88,30 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.peer = transport.get_extra_info("peername")
         shared = self._shared
-        if len(shared.connections) >= self.limits.connections:
-            self._refuse()
+        if self not in shared.handshakes:
+            self.over = True  # Another one has its place by now.
+            self.transport.abort()
             return
+        shared.handshakes.discard(self)
         shared.connections.add(self)
+        shared.newcomers[self] = functools.partial(self.abort, "it has asked nothing, another one takes its place")
         self.transport.set_write_buffer_limits(high=self._output_limit_bytes)
-        engine = self.engine = server_engine(self.limits)
+        self.engine, opening = http2.server_engine(self.limits)
+        engine = self.engine
         self.queued = engine.queued_body_size
         self.send_response = engine.send_response
         self.send_data = engine.send_data
         self.send_trailers = engine.send_trailers
-        self._credit = Credit(engine, self._output_limit_bytes)
+        self._credit = Credit(engine, self._output_limit_bytes, self.limits.connection_output_bytes)
         self._acknowledge = engine.acknowledge_received_data
         self._receive = engine.receive_data
         self._events = engine.events
         self._output = engine.data_to_send
         self._write = self.transport.write
-        self._timers.start("preface", self.limits.handshake_s, self._silent)
-        self.flush()
+        silent = f"it said no HTTP/2 within {self.limits.handshake_s:g} s"
+        self._timers.start("preface", self.limits.handshake_s, functools.partial(self.abort, silent))
+        self._write(opening)
+        self.idle = True
         if shared.draining:
             self.farewell.ask()
 
@@ -125,13 +120,11 @@ class Connection(asyncio.Protocol):
         if self.over:
             return
         self.idle = False
-        try:
-            self._receive(data)
-        except EngineError as error:
-            self._dispatch(self._events())
-            self._break(str(error))
-            return
-        self._dispatch(self._events())
+        self.room = MESSAGES_A_TURN
+        if len(data) > SLICE_BYTES or self._turns.waiting:
+            self._turns.read(data)
+        else:
+            self.take(data)
         self.flush()
 
     def pause_writing(self) -> None:
@@ -146,14 +139,33 @@ class Connection(asyncio.Protocol):
         """The socket takes more."""
         self.blocked = False
         if not self.transport.is_closing():
-            self.transport.resume_reading()
+            if self._turns.waiting:
+                self._turns.again()
+            else:
+                self.transport.resume_reading()
             self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self._shared.connections.discard(self)
+        self._shared.newcomers.pop(self, None)
         self._finish()
         self._timers.stop_all()
+
+    def take(self, data: bytes | memoryview) -> int:
+        """Give a slice of a read to the engine and handle its events; returns their number."""
+        try:
+            self._receive(data)
+        except EngineError as error:
+            self.dispatch(self._events()[:BUSY_EVENTS])
+            self._break(error)
+            return 0
+        events = self._events()
+        if len(events) > BUSY_EVENTS:
+            self._turns.add(events)
+        else:
+            self.dispatch(events)
+        return len(events)
 
     # The streams' side (Carrier).
 
@@ -169,6 +181,11 @@ class Connection(asyncio.Protocol):
         if not self._sweeper.started:
             self._sweeper.start()
 
+    def hold(self, more_bytes: int) -> bool:
+        """Count bytes of incomplete messages; false when there are too many."""
+        self.incomplete_bytes += more_bytes
+        return self._shared.hold(more_bytes) and self.incomplete_bytes <= self.limits.incomplete_bytes
+
     def flush(self) -> None:
         """Write everything the peer's windows allow, and see which streams that ended."""
         if self.blocked or self.over:
@@ -181,11 +198,14 @@ class Connection(asyncio.Protocol):
             while self._credit.withheld and not self.blocked and self._credit.drained():
                 self._write(self._output())
         except EngineError as error:
-            self._break(str(error))
+            self._break(error)
             return
         events = self._events()
         if events:
-            self._dispatch(events)
+            if self._turns.waiting:
+                self._turns.add(events)
+            else:
+                self.dispatch(events)
         if not self._sweeper.started and self.queued():
             self._sweeper.start()
 
@@ -212,13 +232,14 @@ class Connection(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """Close the socket at once."""
-        log.warning("connection from %s closed: %s", self.peer, reason)
+        self._shared.complain("connection from %s closed: %s", self.peer, reason)
         self._finish()
         self.transport.abort()
 
     # Events.
 
-    def _dispatch(self, events: list[Event]) -> None:
+    def dispatch(self, events: list[Event]) -> None:
+        """Handle events, each on its own."""
         handlers = _HANDLERS
         for event in events:
             try:
@@ -234,7 +255,7 @@ class Connection(asyncio.Protocol):
                 if stream is not None:
                     stream.abort(INTERNAL, "internal error", "the transport failed")
 
-    def _on_data(self, event: DataReceived) -> None:
+    def _on_data(self, event: http2.DataReceived) -> None:
         stream_id = event.stream_id
         data = event.data
         end = event.end_stream
@@ -253,10 +274,16 @@ class Connection(asyncio.Protocol):
         if end and stream is not None:
             stream.half_close()
 
-    def _on_request(self, event: RequestReceived) -> None:
+    def _on_request(self, event: http2.RequestReceived) -> None:
         raw = dict(event.headers)
+        if not self._last_stream_id:
+            self._shared.newcomers.pop(self, None)
         stream_id = self._last_stream_id = event.stream_id
-        stream = Stream(self, stream_id, raw)
+        if len(self.streams) + len(self.ending) >= self.limits.streams:
+            self.engine.reset_stream(stream_id, ErrorCode.REFUSED_STREAM)
+            self._control.spend()
+            return
+        stream = Stream(self, stream_id)
         timeout = raw.get(b"grpc-timeout")
         if timeout is not None or raw.get(b"content-type") != b"application/grpc" or raw.get(b":method") != b"POST":
             block = headers.refusal(raw)
@@ -267,16 +294,16 @@ class Connection(asyncio.Protocol):
             stream.deadline = self.loop.call_later(headers.timeout_s(timeout) or 0.0, stream.expire)
         self.streams[stream_id] = stream
         path = raw.get(b":path", b"")
-        stream.open(*(self._services.get(path) or (path.decode("latin-1"), unserved)))
+        stream.open(*(self._services.get(path) or (path[:_SHOWN_BYTES].decode("latin-1"), unserved)), raw)
         if event.end_stream:
             stream.half_close()
 
-    def _on_trailers(self, event: TrailersReceived) -> None:
+    def _on_trailers(self, event: http2.TrailersReceived) -> None:
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.half_close()
 
-    def _on_reset(self, event: StreamReset) -> None:
+    def _on_reset(self, event: http2.StreamReset) -> None:
         stream = self.streams.pop(event.stream_id, None)
         if stream is not None:
             stream.drop(f"reset by the client (code {event.error_code})")
@@ -285,7 +312,7 @@ class Connection(asyncio.Protocol):
         if stream is None or not stream.started:
             self._control.spend()  # Nothing was answered: the pattern of a rapid reset attack.
 
-    def _on_closed(self, event: StreamClosed) -> None:
+    def _on_closed(self, event: http2.StreamClosed) -> None:
         stream_id = event.stream_id
         if self._credit.withheld:
             self._credit.closed(stream_id)
@@ -294,54 +321,47 @@ class Connection(asyncio.Protocol):
             if stream is not None:
                 self._sweeper.count_cut()
                 stream.drop(f"stream error (code {event.error_code})")
+                self._control.spend()  # The peer made us reset it.
 
-    def _on_settings(self, event: SettingsReceived) -> None:
+    def _on_settings(self, event: http2.SettingsReceived) -> None:
         self._timers.stop("preface")
         self._control.spend()
 
     def _on_control(self, event: Event) -> None:
         self._control.spend()
 
-    def _on_window(self, event: WindowUpdated) -> None:
+    def _on_window(self, event: http2.WindowUpdated) -> None:
         self._updates.spend()
 
-    def _on_ping_answer(self, event: PingAcknowledged) -> None:
+    def _on_ping_answer(self, event: http2.PingAcknowledged) -> None:
         self._control.spend()
         self.farewell.answered(event.opaque_data)
 
-    def _on_engine_closed(self, event: ConnectionClosed) -> None:
+    def _on_engine_closed(self, event: http2.ConnectionClosed) -> None:
         self._finish()
         if event.error_code:
-            log.info("connection from %s ended with HTTP/2 error %d", self.peer, event.error_code)
+            self._shared.complain(
+                "connection from %s ended with HTTP/2 error %d", self.peer, event.error_code, level=logging.INFO
+            )
             self.close()
         else:
             self._timers.start("parting", _PARTING_S, self.close)
 
     # Ends.
 
-    def _refuse(self) -> None:
-        self.over = True
-        if self._shared.complain():
-            log.warning("connections are refused: %d are open, as many as allowed", self.limits.connections)
-        self.transport.abort()
-
-    def _silent(self) -> None:
-        self.abort(f"it said no HTTP/2 within {self.limits.handshake_s:g} s")
-
     def _expel(self, reason: str) -> None:
-        log.warning("connection from %s closed: %s", self.peer, reason)
-        try:
-            self.engine.terminate_connection(ErrorCode.ENHANCE_YOUR_CALM)
-            self._write(self._output())
-        except EngineError:
-            self._write(goaway_frame(self._last_stream_id, ErrorCode.ENHANCE_YOUR_CALM))
+        self._shared.complain("connection from %s closed: %s", self.peer, reason)
+        with contextlib.suppress(EngineError):
+            if self.engine.want_read:  # Otherwise it has said its GOAWAY.
+                self.engine.terminate_connection(ErrorCode.ENHANCE_YOUR_CALM)
+                self._write(self._output())
         self.close()
 
-    def _break(self, reason: str) -> None:
+    def _break(self, error: EngineError) -> None:
         """The engine failed and is of no more use."""
         if not self.over:
-            log.info("connection from %s closed: %s", self.peer, reason)
-            self._write(goaway_frame(self._last_stream_id, ErrorCode.PROTOCOL_ERROR))
+            self._shared.complain("connection from %s closed: %s", self.peer, error, level=logging.INFO)
+            self._write(http2.goaway_frame(self._last_stream_id, http2.code_of(error)))
             self.close()
 
     def _finish(self) -> None:
@@ -362,17 +382,17 @@ def _ignore(connection: Connection, event: Event) -> None:
 
 
 _HANDLERS: dict[type[Event], Callable[[Connection, Any], None]] = {
-    DataReceived: Connection._on_data,
-    RequestReceived: Connection._on_request,
-    StreamReset: Connection._on_reset,
-    StreamClosed: Connection._on_closed,
-    WindowUpdated: Connection._on_window,
-    TrailersReceived: Connection._on_trailers,
-    PingReceived: Connection._on_control,
-    PingAcknowledged: Connection._on_ping_answer,
-    SettingsReceived: Connection._on_settings,
-    SettingsAcknowledged: Connection._on_control,
-    PriorityUpdateReceived: Connection._on_control,
-    GoAwayReceived: Connection._on_control,
-    ConnectionClosed: Connection._on_engine_closed,
+    http2.DataReceived: Connection._on_data,
+    http2.RequestReceived: Connection._on_request,
+    http2.StreamReset: Connection._on_reset,
+    http2.StreamClosed: Connection._on_closed,
+    http2.WindowUpdated: Connection._on_window,
+    http2.TrailersReceived: Connection._on_trailers,
+    http2.PingReceived: Connection._on_control,
+    http2.PingAcknowledged: Connection._on_ping_answer,
+    http2.SettingsReceived: Connection._on_settings,
+    http2.SettingsAcknowledged: Connection._on_control,
+    http2.PriorityUpdateReceived: Connection._on_control,
+    http2.GoAwayReceived: Connection._on_control,
+    http2.ConnectionClosed: Connection._on_engine_closed,
 }

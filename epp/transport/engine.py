@@ -8,6 +8,8 @@ frames; windows, output queues and visible control frames are ours to bound (`co
   or the connection's window shrinks for good.
 * Its limit on RST_STREAM is lifted: Envoy ends nearly every ext_proc stream with one. `connection` counts those that
   look like an attack.
+* The stream over SETTINGS_MAX_CONCURRENT_STREAMS costs the connection there. The engine is given some more than the
+  peer is told, so that `connection` can refuse that stream alone.
 * Frames that make no event (PRIORITY, unknown types, frames of streams after GOAWAY) and empty DATA frames count as
   glitches there, `Limits.control_frames` of them at once and per second; over that it ends the connection itself.
 """
@@ -18,6 +20,7 @@ from ngh2 import (
     Configuration,
     ConnectionClosed,
     DataReceived,
+    DenialOfServiceError,
     ErrorCode,
     Event,
     GoAwayReceived,
@@ -33,6 +36,7 @@ from ngh2 import (
     StreamReset,
     TrailersReceived,
     WindowUpdated,
+    pack_settings_payload,
 )
 from ngh2 import Connection as Engine
 from ngh2 import NGH2Error as EngineError
@@ -58,6 +62,7 @@ __all__ = [
     "StreamReset",
     "TrailersReceived",
     "WindowUpdated",
+    "code_of",
     "goaway_frame",
     "server_engine",
 ]
@@ -65,13 +70,14 @@ __all__ = [
 FRAME_BYTES = 16_384
 """The largest frame a peer may send (SETTINGS_MAX_FRAME_SIZE, left at the protocol's default)."""
 
-_HEADER_LIST_BYTES = 65_536
-_HEADER_COUNT = 512
+_HEADER_COUNT = 256
+_MORE_STREAMS = 1_000
+_FRAME_HEADER_BYTES = 9
 _UNLIMITED = (1 << 40, 1 << 40)
 
 
-def server_engine(limits: Limits) -> Engine:
-    """A server's state machine with its SETTINGS and connection window queued for sending."""
+def server_engine(limits: Limits) -> tuple[Engine, bytes]:
+    """A server's state machine, and what it says first: SETTINGS and the connection's window."""
     engine = Engine(
         Role.SERVER,
         Configuration(
@@ -79,21 +85,28 @@ def server_engine(limits: Limits) -> Engine:
             max_outbound_ack=limits.control_frames,
             stream_reset_rate_limit=_UNLIMITED,
             glitch_rate_limit=(limits.control_frames, limits.control_frames),
-            max_inbound_header_list_size=_HEADER_LIST_BYTES,
+            max_inbound_header_list_size=limits.header_list_bytes,
             max_inbound_header_count=_HEADER_COUNT,
         ),
     )
-    engine.initiate_connection(
-        {
-            Setting.MAX_CONCURRENT_STREAMS: limits.streams,
-            Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
-            Setting.MAX_HEADER_LIST_SIZE: _HEADER_LIST_BYTES,
-        }
-    )
+    settings = {
+        Setting.MAX_CONCURRENT_STREAMS: limits.streams,
+        Setting.INITIAL_WINDOW_SIZE: limits.stream_window_bytes,
+        Setting.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
+    }
+    engine.initiate_connection(settings | {Setting.MAX_CONCURRENT_STREAMS: limits.streams + _MORE_STREAMS})
     engine.set_local_window_size(limits.connection_window_bytes)
-    return engine
+    said = engine.data_to_send()
+    told = pack_settings_payload(settings)
+    after = _FRAME_HEADER_BYTES + len(told)
+    return engine, said[:_FRAME_HEADER_BYTES] + told + said[after:]
 
 
 def goaway_frame(last_stream_id: int, error: ErrorCode) -> bytes:
     """A GOAWAY made by hand (RFC 9113, 6.8), for an engine that failed and sends nothing any more."""
     return b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last_stream_id.to_bytes(4, "big") + error.to_bytes(4, "big")
+
+
+def code_of(error: EngineError) -> ErrorCode:
+    """What to say in the GOAWAY for an engine that failed."""
+    return ErrorCode.ENHANCE_YOUR_CALM if isinstance(error, DenialOfServiceError) else ErrorCode.PROTOCOL_ERROR

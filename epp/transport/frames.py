@@ -2,13 +2,13 @@
 """gRPC's message framing: one flag byte, four bytes of length, the message.
 
 Messages and DATA frames do not line up: a message may span many frames and a frame may hold many messages. What is
-incomplete is held here, never more than one message and one frame.
+incomplete is held here, never more than one message and one read.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from epp.transport.call import INTERNAL, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 
@@ -30,21 +30,32 @@ class FrameError(Exception):
 class Deframer:
     """Cuts one stream's bytes into messages of at most `limit_bytes`. `encoding` is the stream's grpc-encoding."""
 
-    __slots__ = ("_encoding", "_held", "_limit_bytes", "_wanted_bytes")
+    __slots__ = ("_encoding", "_held", "_limit_bytes", "_wanted_bytes", "unread")
 
     def __init__(self, limit_bytes: int, encoding: str) -> None:
         self._limit_bytes = limit_bytes
         self._encoding = encoding
         self._held = bytearray()
         self._wanted_bytes = PREFIX_BYTES
+        self.unread = False
+        """Whether something is held that was not looked at, because the reader stopped before it."""
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a message that has not arrived whole."""
+        """Bytes that are in no message yet."""
         return len(self._held)
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """The messages that are complete with `data`. Raises FrameError after those before the bad one."""
+    def hold(self, data: bytes) -> None:
+        """Put `data` behind what is held, for a later `feed`."""
+        self._held += data
+        self._wanted_bytes = PREFIX_BYTES
+        self.unread = True
+
+    def feed(self, data: bytes) -> Generator[bytes, None, None]:
+        """The messages that are complete with `data`. Raises FrameError after those before the bad one.
+
+        Closed early, it keeps the rest for the next time.
+        """
         held = self._held
         source: bytes | bytearray = data
         if held:
@@ -53,18 +64,25 @@ class Deframer:
                 return
             source = held
             self._held = bytearray()
+        self.unread = False
         size = len(source)
         start = 0
         with memoryview(source) as view:
-            while size - start >= PREFIX_BYTES:
-                flag, length = unpack_prefix(view, start)
-                if flag or length > self._limit_bytes:
-                    self._refuse(flag, length)
-                end = start + PREFIX_BYTES + length
-                if end > size:
-                    break
-                yield bytes(view[start + PREFIX_BYTES : end])
-                start = end
+            try:
+                while size - start >= PREFIX_BYTES:
+                    flag, length = unpack_prefix(view, start)
+                    if flag or length > self._limit_bytes:
+                        self._refuse(flag, length)
+                    end = start + PREFIX_BYTES + length
+                    if end > size:
+                        break
+                    message = bytes(view[start + PREFIX_BYTES : end])
+                    start = end
+                    yield message
+            except GeneratorExit:
+                if start < size:
+                    self.hold(bytes(view[start:]))
+                return
             self._keep(view[start:])
 
     def _keep(self, rest: memoryview) -> None:

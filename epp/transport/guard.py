@@ -39,3 +39,24 @@ class Budget:
             raise FloodError(f"more than {self._limit} {self._what} within a second")
         self._since_s = now
         self._left = self._limit - 1
+
+
+class Rate:
+    """At most `limit` a second of what may simply be left out, such as lines in a log."""
+
+    __slots__ = ("_clock", "_left", "_limit", "_since_s")
+
+    def __init__(self, limit: int, clock: Clock) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._left = limit
+        self._since_s = clock()
+
+    def allowed(self) -> bool:
+        """Count one; whether it is within the rate."""
+        now_s = self._clock()
+        if now_s - self._since_s >= 1.0:
+            self._since_s = now_s
+            self._left = self._limit
+        self._left -= 1
+        return self._left >= 0

@@ -2,7 +2,8 @@
 """The gRPC server on libnghttp2, in the event loop (asyncio's or uvloop).
 
 What a stream costs is what counts here: no task, no thread, no queue, one read and one write for many streams.
-`connection` holds one peer, `stream` one call, `frames` and `headers` gRPC's bytes, `engine` all of libnghttp2.
+`accept` lets peers in, `connection` holds one, `stream` one call, `frames` and `headers` gRPC's bytes, `engine` all of
+libnghttp2.
 """
 
 from __future__ import annotations
@@ -12,28 +13,26 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from epp.transport.accept import Acceptor
 from epp.transport.call import DEFAULT_LIMITS, Clock, Limits, Listener, Services
-from epp.transport.connection import Connection
 from epp.transport.shared import Shared
 from epp.transport.sockets import cannot_listen, listening_socket
 
 if TYPE_CHECKING:
     from epp.transport.tls import TlsSource
 
-_BACKLOG = 1_024
 _POLL_S = 0.01
 _PARTING_S = 0.25
 """How long peers without streams get to close the connection themselves; then none of their bytes are in flight."""
 _CLOSE_S = 1.0
 _DRAIN_S = 6.0
-_TLS_SHUTDOWN_S = 2.0
 
 
 class H2Listener:
     """A `Listener` on libnghttp2."""
 
-    def __init__(self, server: asyncio.Server, port: int, shared: Shared) -> None:
-        self._server = server
+    def __init__(self, acceptor: Acceptor, port: int, shared: Shared) -> None:
+        self._acceptor = acceptor
         self._port = port
         self._shared = shared
 
@@ -55,6 +54,7 @@ class H2Listener:
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + grace_s
         await self._drain(min(grace_s, _DRAIN_S))
+        await self._acceptor.give_up()
         connections = self._shared.connections
         await _until(lambda: not any(connection.busy for connection in connections), deadline_s - loop.time())
         for connection in list(connections):
@@ -68,7 +68,7 @@ class H2Listener:
             connection.transport.abort()
 
     async def _drain(self, wait_s: float) -> None:
-        self._server.close()
+        await self._acceptor.close()
         shared = self._shared
         shared.draining = True
         connections = list(shared.connections)
@@ -90,23 +90,15 @@ async def listen(
 
     `clock` times the bounds; deadlines and timers run on the loop.
     """
-    loop = asyncio.get_running_loop()
     by_path = {path.encode("ascii"): (path, service) for path, service in services.items()}
     shared = Shared(by_path, limits, clock)
     sock = await listening_socket(host, port)
     try:
-        server = await loop.create_server(
-            lambda: Connection(shared),
-            sock=sock,
-            backlog=_BACKLOG,
-            ssl=None if tls is None else tls.context(),
-            ssl_handshake_timeout=None if tls is None else limits.handshake_s,
-            ssl_shutdown_timeout=None if tls is None else _TLS_SHUTDOWN_S,
-        )
+        acceptor = Acceptor(sock, shared, None if tls is None else tls.context())
     except OSError as error:
         sock.close()
         raise cannot_listen(host, port, error) from error
-    return H2Listener(server, sock.getsockname()[1] if port == 0 else port, shared)
+    return H2Listener(acceptor, sock.getsockname()[1] if port == 0 else port, shared)
 
 
 async def _until(condition: Callable[[], bool], wait_s: float) -> None:

@@ -32,7 +32,16 @@ class Carrier(Protocol):
     send_trailers: Callable[[int, headers.HeaderBlock], None]
     limits: Limits
     idle: bool
-    incomplete_bytes: int
+    room: int
+    """How many more messages that came many to a frame are handled in this turn of the loop."""
+
+    def hold(self, more_bytes: int) -> bool:
+        """So many more bytes (fewer, when negative) are in messages not complete; false when that is too many."""
+        ...
+
+    def put_off(self, stream: Stream) -> None:
+        """Have `resume` called in the next turn."""
+        ...
 
     def schedule_flush(self) -> None:
         """Send what is queued before the loop's next turn."""
@@ -49,9 +58,11 @@ class Stream:
     __slots__ = (
         "_call",
         "_carrier",
+        "_encoding",
         "_frames",
+        "_half_closed",
         "_incomplete_bytes",
-        "_raw",
+        "_path",
         "_sent_bytes",
         "_since_s",
         "_taken_bytes",
@@ -61,25 +72,28 @@ class Stream:
         "started",
     )
 
-    def __init__(self, carrier: Carrier, stream_id: int, raw: Mapping[bytes, bytes]) -> None:
+    def __init__(self, carrier: Carrier, stream_id: int) -> None:
         self.id = stream_id
         self.live = True
         self.started = False
         self.deadline: asyncio.TimerHandle | None = None
         self._carrier = carrier
-        self._raw = raw
+        self._path = ""
+        self._encoding = b""
         self._call: Call | None = None
         self._frames: Deframer | None = None
         self._incomplete_bytes = 0
+        self._half_closed = False
         self._sent_bytes = 0
         self._taken_bytes = -1
         self._since_s = 0.0
 
     # What the connection tells.
 
-    def open(self, path: str, service: Service) -> None:
-        """Make the call."""
-        raw = self._raw
+    def open(self, path: str, service: Service, raw: Mapping[bytes, bytes]) -> None:
+        """Make the call. Of `raw`, the request's headers, nothing is kept but what is needed: they can be large."""
+        self._path = path
+        self._encoding = raw.get(b"grpc-encoding", b"")
         metadata = Metadata(path, raw.get(b":authority", b"").decode("latin-1"), headers.HeaderValues(raw))
         try:
             call = service(metadata, self)
@@ -115,12 +129,23 @@ class Stream:
         if call is None:
             return
         if self._incomplete_bytes:
+            if self._frames is not None and self._frames.unread:
+                self._half_closed = True
+                return
             self.abort(INTERNAL, "the stream ended within a gRPC message", "the client ended within a message")
             return
         try:
             call.half_closed()
         except Exception:
             self._fail()
+
+    def resume(self) -> None:
+        """Go on with the messages put off."""
+        call = self._call
+        if call is not None:
+            self._receive_cut(call, b"")
+            if self._half_closed and self._frames is not None and not self._frames.unread:
+                self.half_close()
 
     def drop(self, reason: str) -> None:
         """The stream is gone for the peer; nothing can be sent."""
@@ -182,29 +207,42 @@ class Stream:
         frames = self._frames
         carrier = self._carrier
         if frames is None:
-            encoding = self._raw.get(b"grpc-encoding", b"").decode("latin-1")
-            frames = self._frames = Deframer(carrier.limits.message_bytes, encoding)
-        try:
-            for message in frames.feed(data):
-                try:
-                    call.message(message)
-                except Exception:
-                    self._fail()
-                if not self.live:
-                    return
-        except FrameError as error:
-            self.abort(error.status, str(error), str(error))
-            return
+            frames = self._frames = Deframer(carrier.limits.message_bytes, self._encoding.decode("latin-1"))
+        if carrier.room <= 0:
+            if not frames.unread:
+                carrier.put_off(self)
+            frames.hold(data)
+        else:
+            try:
+                self._read(call, frames, data)
+            except FrameError as error:
+                self.abort(error.status, str(error), str(error))
+            if not self.live:
+                return
         held = frames.held_bytes
-        carrier.incomplete_bytes += held - self._incomplete_bytes
+        more_bytes = held - self._incomplete_bytes
         self._incomplete_bytes = held
-        if carrier.incomplete_bytes > carrier.limits.incomplete_bytes:
+        if not carrier.hold(more_bytes):
             self.abort(RESOURCE_EXHAUSTED, "too many incomplete messages on this connection", "too much incomplete")
 
+    def _read(self, call: Call, frames: Deframer, data: bytes) -> None:
+        carrier = self._carrier
+        whole = frames.feed(data)
+        for message in whole:
+            try:
+                call.message(message)
+            except Exception:
+                self._fail()
+            if not self.live:
+                return
+            carrier.room -= 1
+            if carrier.room <= 0:
+                whole.close()
+                if frames.unread:
+                    carrier.put_off(self)
+
     def _fail(self) -> None:
-        log.exception(
-            "a call of %s failed, its stream ends with INTERNAL", self._raw.get(b":path", b"").decode("latin-1")
-        )
+        log.exception("a call of %s failed, its stream ends with INTERNAL", self._path)
         self.abort(INTERNAL, "internal error", "the call failed")
 
     def _end_with(self, status: int, message: str) -> None:
@@ -237,11 +275,12 @@ class Stream:
         try:
             call.cancelled(reason)
         except Exception:
-            log.exception("a call of %s failed when cancelled", self._raw.get(b":path", b"").decode("latin-1"))
+            log.exception("a call of %s failed when cancelled", self._path)
 
     def _release(self) -> None:
         if self.deadline is not None:
             self.deadline.cancel()
-        self._carrier.incomplete_bytes -= self._incomplete_bytes
-        self._incomplete_bytes = 0
+        if self._incomplete_bytes:
+            self._carrier.hold(-self._incomplete_bytes)
+            self._incomplete_bytes = 0
         self._frames = None

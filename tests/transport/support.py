@@ -183,7 +183,8 @@ class RawClient:
         if not data:
             self.gone = True
             return
-        self.h2.receive_data(data)
+        with contextlib.suppress(ngh2.ConnectionStateError):  # After what was said by hand, its own state may be over.
+            self.h2.receive_data(data)
         self._note(self.h2.events())
         if self.quiet:
             return
