@@ -142,7 +142,7 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             known = self._anchors.get(str(event.anchor))
             if known is None:
-                raise DiscoveryError(f"line {line}: *{event.anchor[:80]} stands for nothing that is complete before it")
+                raise DiscoveryError(f"line {line}: *{str(event.anchor)[:80]} stands for nothing that is complete before it")
             self._put(known, None)
         elif isinstance(event, yaml.CollectionStartEvent):
             if len(self._open) == MAX_DEPTH:

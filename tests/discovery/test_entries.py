@@ -232,7 +232,7 @@ def test_a_problem_shows_the_beginning_of_a_long_value(entry: dict[str, object])
 
 @pytest.mark.parametrize("text", ['{"endpoints": [{"name": "\\ud800"}]}', '{"endpoints": [], "\\udc00": 1}'])
 def test_half_of_a_surrogate_pair_is_refused(text: str) -> None:
-    with pytest.raises(DiscoveryError, match="surrogate|Unicode"):
+    with pytest.raises(DiscoveryError, match=r"surrogate|Unicode"):
         parse_entries(text.encode())
 
 
