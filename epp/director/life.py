@@ -106,6 +106,9 @@ class Life:
 
     def _plain_body(self, http: HttpRequest) -> bytes | None:
         body, limit = http.body, self._director.settings.body_limit_bytes
+        if http.headers_fixed:
+            # No endpoint can be named any more; routed nowhere, the answer would make an endpoint look dead.
+            raise BadRequest(f"trailers but no body: body mode {http.mode.name} cannot route that; send a body")
         if not body:
             return None
         if len(body) > limit or (not http.body_complete and http.mode is BodyMode.FULL_DUPLEX_STREAMED):

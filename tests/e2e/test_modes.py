@@ -160,9 +160,10 @@ def test_trailers_without_a_body(case: Case) -> None:
     fields = {**JSON, "transfer-encoding": "chunked", "te": "trailers", "x-do": "echo"}
     answer = ask(case.port, head("POST", "/v1/chat/completions", fields) + chunked([], {"x-check": "7"}))
     if case.mode in (BUFFERED, PARTIAL):
-        # The headers were answered when a body was still to be expected, and it never came: the choice can only be
-        # told as metadata, which this gateway's cluster does not look at.
-        assert (answer.status, answer.body) == (503, b"no healthy upstream")
+        # The headers were answered when a body was still to be expected, and it never came: no header that names an
+        # endpoint can be set any more.
+        assert answer.status == 400
+        assert answer.body.startswith(b"inference error: BadRequest - trailers but no body")
     else:
         assert (answer.status, answer.json()["trailers"]) == (200, [["x-check", "7"]])
 
