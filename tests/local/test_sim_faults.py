@@ -179,6 +179,20 @@ async def test_a_pod_that_refuses_comes_back_at_its_address() -> None:
         assert pod.site.port == port
 
 
+async def test_a_pod_that_only_closes_its_listener_serves_those_who_are_connected() -> None:
+    async with client() as pod:
+        reader, writer = await asyncio.open_connection("127.0.0.1", pod.site.port)
+        for _ in range(2):
+            writer.write(b"GET /health HTTP/1.1\r\nhost: pod\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            if pod.site.pod.faults.struck == {}:
+                await pod.put(refuse={"for_s": 60, "drop": False})
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", pod.site.port)
+        assert pod.site.pod.faults.struck == {"refuse": 1}
+        writer.close()
+
+
 async def test_slow_stretches_the_engine_until_it_is_over() -> None:
     async with client() as pod:
         assert (await pod.put(slow={"factor": 50, "for_s": 0.05}))["slow"]["factor"] == 50
