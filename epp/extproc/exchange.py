@@ -23,7 +23,7 @@ A response that arrives before we have routed is Envoy's own (a limit, a timeout
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -31,7 +31,7 @@ from google.protobuf.message import DecodeError
 from epp.contract.errors import ProtocolError
 from epp.extproc import replies, wire
 from epp.extproc.handler import BodyMode, End, Handler, HttpRequest, Immediate, Outcome, Watch
-from epp.extproc.reading import Headers, plain_struct, read_headers
+from epp.extproc.reading import plain_struct, read_headers
 from epp.extproc.replies import Replies
 from epp.protos.ext_proc_pb2 import ProcessingRequest
 
@@ -69,7 +69,7 @@ class Exchange:
         self._started = False
         self._mode = self._response_mode = _DUPLEX
         self._request_at = self._response_at = _NOTHING
-        self._headers: Headers = {}
+        self._headers: Mapping[str, str] = {}
         self._metadata: dict[str, dict[str, Any]] = {}
         self._body: list[bytes] = []
         self._body_bytes = 0
@@ -107,7 +107,7 @@ class Exchange:
             self.observed = True
             self._end(End.UNWATCHED)
             return []
-        return self._take(message)
+        return self._take(message, data)
 
     def decided(self, outcome: Outcome) -> list[bytes]:
         """The awaited decision is here; returns its replies and those of the messages that waited for it."""
@@ -125,7 +125,7 @@ class Exchange:
             self._body = []
             self._handler.closed(self._end_shown() if end is End.GONE else end)
 
-    def _take(self, message: ProcessingRequest) -> list[bytes]:
+    def _take(self, message: ProcessingRequest, data: bytes) -> list[bytes]:
         kind = message.WhichOneof("request")
         if kind is None:
             return []
@@ -135,9 +135,9 @@ class Exchange:
             for namespace, struct in message.metadata_context.filter_metadata.items():
                 self._metadata[namespace] = plain_struct(struct)
         if kind == "request_headers":
-            return self._request_headers(message.request_headers)
+            return self._request_headers(message.request_headers, data)
         if kind == "response_headers":
-            return self._response_headers(message.response_headers)
+            return self._response_headers(message.response_headers, data)
         if kind == "request_trailers":
             return self._request_trailers()
         if kind == "response_trailers":
@@ -161,14 +161,14 @@ class Exchange:
         self._waiting_messages.append(data)
         return []
 
-    def _request_headers(self, message: Any) -> list[bytes]:
+    def _request_headers(self, message: Any, data: bytes) -> list[bytes]:
         if self._request_at is not _NOTHING:
             raise ProtocolError("ext_proc: a second message with request headers on one stream")
         if self._closed:
             return []
         end: bool = message.end_of_stream
         self._request_at = _ENDED if end else _HEADERS
-        self._headers = read_headers(message)
+        self._headers = read_headers(message, data)
         if end or self._mode in (BodyMode.NONE, BodyMode.STREAMED) or self._has_no_body():
             return self._ask(None, True)
         if self._mode is _DUPLEX:
@@ -259,19 +259,20 @@ class Exchange:
             self._unwatch(len(out) - trailers <= 2)
         return out
 
-    def _response_headers(self, message: Any) -> list[bytes]:
+    def _response_headers(self, message: Any, data: bytes) -> list[bytes]:
         if self._response_at is not _NOTHING:
             raise ProtocolError("ext_proc: response headers for the second time, or after the response's body")
         end: bool = message.end_of_stream
         self._response_at = _ENDED if end else _HEADERS
-        self._replies.headers_shown = True
+        if self._response_mode is BodyMode.NONE:
+            self._replies.headers_shown = True
         if self._watch is None:
             self._abandon()
         if self._closed:
             if self._watch is not None:
                 self._unwatch()
             return [self._replies.response_headers]
-        headers = self._handler.response_headers(read_headers(message), end)
+        headers = self._handler.response_headers(read_headers(message, data), end)
         if end:
             self.close(End.COMPLETE)
         elif self._watch is Watch.HEADERS:

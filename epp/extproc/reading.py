@@ -3,13 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-Headers = dict[str, str]
+from epp.extproc.headers import WireHeaders
+
+_HEADER_TAGS = (0x12, 0x1A)
+"""What a `ProcessingRequest` with request or response headers begins with."""
 
 
-def read_headers(message: Any) -> Headers:
-    """The headers of an `HttpHeaders`; bytes that are no UTF-8 come out as surrogate escapes."""
+def read_headers(message: Any, data: bytes) -> Mapping[str, str]:
+    """The headers of `message`, an `HttpHeaders`; `data` is the `ProcessingRequest` it was parsed from."""
+    if len(data) > 4 and data[0] in _HEADER_TAGS:
+        size, start = data[1], 2
+        if size >= 0x80:
+            size, start = size & 0x7F | data[2] << 7, 3
+        if data[start - 1] < 0x80 and start + size <= len(data):
+            return WireHeaders(data, start, start + size, partial(_parsed_headers, message))
+    return _parsed_headers(message)
+
+
+def _parsed_headers(message: Any) -> dict[str, str]:
+    """Bytes that are no UTF-8 come out as surrogate escapes."""
     try:
         headers = {header.key.lower(): header.raw_value.decode() for header in message.headers.headers}
     except UnicodeDecodeError:
