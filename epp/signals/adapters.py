@@ -5,7 +5,8 @@
 
 Every combination that ever was stays on the page, so the series with the largest value is the present one. Under data
 parallelism the engines of an endpoint share the family without a label of their own, so it shows the engine that spoke
-last. With several API servers vLLM adds up the times of all, so a combination that more of them had may win. The family appears with the first request for an adapter; when it disappears, the engine was started anew.
+last. With several API servers vLLM adds up the times of all, so a combination that more of them had may win. The family
+appears with the first request for an adapter; when it disappears, the engine was started anew.
 """
 
 from __future__ import annotations
