@@ -55,6 +55,8 @@ class PrefixTracker:
         self._trail_key: DataKey[_Trail] = DataKey("PrefixTrail", name)
         # By row: the generation that lives there. Rows we were never told about are taken as they come.
         self._generation: dict[int, int] = {}
+        # By row: what the capacity was computed from.
+        self._tuned: dict[int, tuple[float, int]] = {}
 
     def produce(self, request: InferenceRequest, endpoints: Endpoints) -> None:
         """Publish how many leading blocks of the request's prompts each endpoint holds."""
@@ -97,13 +99,17 @@ class PrefixTracker:
     def on_endpoint_added(self, endpoint: Endpoint) -> None:
         """A new endpoint holds nothing."""
         self._generation[endpoint.row] = endpoint.generation
-        self.index.remove_endpoint(endpoint.row)
+        self._forget(endpoint.row)
 
     def on_endpoint_removed(self, endpoint: Endpoint) -> None:
         """A removed endpoint holds nothing any more, and nothing is recorded for it any more."""
         if self._generation.get(endpoint.row, endpoint.generation) == endpoint.generation:
             self._generation[endpoint.row] = _NO_ENDPOINT
-            self.index.remove_endpoint(endpoint.row)
+            self._forget(endpoint.row)
+
+    def _forget(self, row: int) -> None:
+        self._tuned.pop(row, None)
+        self.index.remove_endpoint(row)
 
     def _chains(self, request: InferenceRequest) -> list[HashArray]:
         settings, block_bytes = self._settings, self.block_bytes
@@ -133,6 +139,10 @@ class PrefixTracker:
 
     def _tune_capacity(self, row: int, columns: Columns) -> None:
         tokens = columns.num_blocks.item(row) * columns.block_size_tokens.item(row)
+        tuned = tokens, self.block_bytes
+        if self._tuned.get(row) == tuned:
+            return
+        self._tuned[row] = tuned
         blocks = self._settings.capacity_blocks
         if 0 < tokens < math.inf:
             blocks = int(tokens) * TOKEN_BYTES // self.block_bytes

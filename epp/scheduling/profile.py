@@ -20,6 +20,10 @@ from epp.contract.plugins import Filter, Picker, Scorer
 from epp.contract.requests import InferenceRequest
 from epp.scheduling.guard import Guarded
 
+# NumPy takes arrays faster than numbers.
+_LOWEST = np.array(0.0)
+_HIGHEST = np.array(1.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -66,7 +70,7 @@ class Profile:
 
     def _score(self, request: InferenceRequest, endpoints: Endpoints) -> tuple[FloatArray, tuple[ScoreTrace, ...]]:
         count = len(endpoints)
-        total = np.zeros(count)
+        total: FloatArray | None = None
         traces = []
         for guarded, weight in self.scorers:
             try:
@@ -75,7 +79,7 @@ class Profile:
                 raw = np.asarray(guarded.plugin.score(request, endpoints), dtype=np.float64)
                 if raw.shape != (count,):
                     raise PluginError(f"scorer returned shape {raw.shape}, expected ({count},)")
-                weighted = np.minimum(np.maximum(raw, 0.0), 1.0)
+                weighted = np.minimum(np.maximum(raw, _LOWEST), _HIGHEST)
                 weighted *= weight
                 # One product finds a NaN anywhere; looking at every value would cost more than the scorer.
                 if math.isnan(weighted.dot(weighted)):
@@ -90,9 +94,12 @@ class Profile:
                 continue
             if guarded.failing:
                 guarded.succeeded()
-            total += weighted
+            if total is None:
+                total = weighted
+            else:
+                total += weighted
             traces.append(ScoreTrace(guarded.name, weight, raw))
-        return total, tuple(traces)
+        return np.zeros(count) if total is None else total, tuple(traces)
 
     def _pick(self, request: InferenceRequest, endpoints: Endpoints, total: FloatArray) -> tuple[int, ...]:
         guarded = self.picker
