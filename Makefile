@@ -1,10 +1,10 @@
-# Everything a person does here: up, test, check, bench, soak. A virtual environment is made on the first use.
+# Everything a person does here: up, test, check, bench, soak, fuzz. A virtual environment is made on the first use.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: up test check bench soak protos clean
+.PHONY: up test check bench soak fuzz protos clean
 
 up: $(VENV)/.local
 	@$(BIN)/epp up $(ARGS)
@@ -25,6 +25,10 @@ bench: $(VENV)/.dev
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak $(ARGS)
 
+# Where the coverage-guided engine cannot be installed, the runner mutates at random, and says so.
+fuzz: $(VENV)/.fuzz
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 # The generated code in epp/protos/ is committed; a test holds it against protos/.
 protos: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc -Iepp/protos=protos --python_out=. --pyi_out=. \
@@ -39,6 +43,10 @@ $(VENV)/.local: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' || true
 	@touch $@
 
 clean:
