@@ -11,7 +11,7 @@ from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
 from epp.signals.engines import VLLM, EngineMetrics
 from epp.signals.family import Family
-from epp.signals.recognise import only
+from epp.signals.recognise import Engines, only
 from epp.signals.scan import PageScanner
 from epp.signals.series import SeriesSpec
 
@@ -258,7 +258,11 @@ def test_what_a_page_says_is_read_back_whatever_came_before_it(made: list[tuple[
         assert value == (None if total is None else pytest.approx(total))
 
 
-NAMES = (b"vllm:cache_config_info", b"vllm:num_requests_waiting", b'block_size="', b'num_gpu_blocks="', b"NaN", b"1e5")
+NAMES = (
+    b"vllm:cache_config_info", b"vllm:num_requests_waiting", b'block_size="', b'num_gpu_blocks="', b"NaN", b"1e5",
+    b"vllm:lora_requests_info", b'max_lora="', b'running_lora_adapters="', b"sglang:num_queue_reqs", b'priority="',
+    b'tp_rank="', b"nv_inference_request_duration_us", b"nv_trt_llm_request_metrics", b'request_type="waiting"',
+)  # fmt: skip
 SIGNS = (b"{", b"}", b'"', b"\\", b"\n", b" ", b"#", b"=", b",", b"1", b"\r", b"\t", b"\xff", b"\x00")
 FRAGMENTS = st.sampled_from([*NAMES, *SIGNS])
 
@@ -267,9 +271,10 @@ FRAGMENTS = st.sampled_from([*NAMES, *SIGNS])
 @given(st.lists(st.binary(max_size=200) | st.lists(FRAGMENTS, max_size=60).map(b"".join), min_size=1, max_size=3))
 @example([b"vllm:cache_config_info{" + b'a="' * 50])
 def test_no_page_raises_and_no_value_is_out_of_range(made: list[bytes]) -> None:
-    scanner = PageScanner(only(VLLM), SCRAPED)
+    scanner = PageScanner(Engines(), SCRAPED)
     for page in made:
         sample = scanner.scan(bytearray(page))
+        assert scanner.nothing_found(bytearray(page)).isprintable()
         for value in (sample.waiting, sample.running, sample.kv_utilization, sample.num_blocks):
             assert value is None or value >= 0
         assert sample.kv_utilization is None or sample.kv_utilization <= 1
