@@ -228,6 +228,14 @@ LOG_LINES_DROPPED = Family(
     "Log lines lost because standard error was read too slowly.",
     (Name("epp_log_lines_dropped_total", ()),),
 )
+DECISION_LOG_LINES = Family(
+    "counter", "Decisions written to --decision-log.", (Name("epp_decision_log_lines_total", ()),)
+)
+DECISION_LOG_DROPPED = Family(
+    "counter",
+    "Decisions that --decision-log lost: too many at once, or its file could not be written.",
+    (Name("epp_decision_log_lines_dropped_total", ()),),
+)
 SCRAPE_FAILURES = Family(
     "counter", "Failed reads of an endpoint's metrics page.", (Name("epp_scrape_failures_total", ("endpoint",)),)
 )

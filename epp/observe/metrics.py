@@ -169,12 +169,14 @@ class Readings:
 
     * plugin_errors: by plugin instance; scrape_failures: by endpoint; poll_errors: by type of source
     * log_lines_dropped: since the start
+    * decision_log: lines written and lost, None when there is no such log
     """
 
     plugin_errors: Callable[[], Mapping[str, float]] = _nothing
     scrape_failures: Callable[[], Mapping[str, float]] = _nothing
     poll_errors: Callable[[], Mapping[str, float]] = _nothing
     log_lines_dropped: Callable[[], float] = float
+    decision_log: Callable[[], tuple[int, int] | None] = lambda: None
 
 
 class ReadingsCollector(FamilyCollector):
@@ -189,6 +191,10 @@ class ReadingsCollector(FamilyCollector):
         readings = self._readings
         yield families.INFO, [(self._build, 1)]
         yield families.LOG_LINES_DROPPED, [({}, readings.log_lines_dropped())]
+        decisions = readings.decision_log()
+        if decisions is not None:
+            yield families.DECISION_LOG_LINES, [({}, float(decisions[0]))]
+            yield families.DECISION_LOG_DROPPED, [({}, float(decisions[1]))]
         for family, label, read in (
             (families.PLUGIN_ERRORS, "plugin", readings.plugin_errors),
             (families.SCRAPE_FAILURES, "endpoint", readings.scrape_failures),

@@ -20,6 +20,7 @@ from epp.contract.endpoints import Clock, Columns
 from epp.contract.errors import RequestError
 from epp.contract.prefix import PrefixMatch
 from epp.contract.requests import Completion, DataKey, InferenceRequest
+from epp.observe.decisionlog import DecisionLog
 from epp.observe.decisions import DecisionRing
 from epp.observe.handled import RequestLog
 from epp.observe.logs import INFO, Log
@@ -42,7 +43,8 @@ Later = Callable[[float, Callable[[], None]], object]
 
 
 class Recorder:
-    """Counts, logs and keeps. `plugin_errors` and `scrape_failures` may be set to what other rooms count.
+    """Counts, logs and keeps. `plugin_errors` and `scrape_failures` may be set to what other rooms count, and
+    `decision_log` to a file of all decisions.
 
     Without `later` nothing waits.
     """
@@ -60,6 +62,7 @@ class Recorder:
     ) -> None:
         self.metrics = RequestMetrics()
         self.decisions = DecisionRing()
+        self.decision_log: DecisionLog | None = None
         self.plugin_errors: Callable[[], Mapping[str, float]] = dict
         self.scrape_failures: Callable[[], Mapping[str, float]] = dict
         self.poll_errors: Callable[[], Mapping[str, float]] = dict
@@ -74,6 +77,7 @@ class Recorder:
             scrape_failures=lambda: self.scrape_failures(),
             poll_errors=lambda: self.poll_errors(),
             log_lines_dropped=lambda: float(log.lines_dropped),
+            decision_log=lambda: self.decision_log.counts if self.decision_log is not None else None,
         )
         self.pool = PoolCollector(columns, clock, staleness_s, pool_name)
         self.scraping = ScrapingCollector(columns, clock, staleness_s, pool_name)
@@ -163,6 +167,8 @@ class Recorder:
         metrics.request_processing.observe(record.answered_s - record.received_s)
         record.describe(request)
         self.decisions.add(record)
+        if self.decision_log is not None:
+            self.decision_log.routed(record, request)
         self._requests.handled(decision, request.priority)
 
     def _tell_finished(self, record: Record, series: Series | None, completion: Completion, streaming: bool) -> None:
@@ -172,3 +178,5 @@ class Recorder:
             series.finished(completion, streaming)
         if record is not None:
             self._requests.ended(record)
+            if self.decision_log is not None:
+                self.decision_log.ended(record)

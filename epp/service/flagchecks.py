@@ -68,6 +68,9 @@ def _check_exclusions(values: Mapping[str, Any], given: Mapping[str, Any], notes
         raise UsageError("--metrics-cert-dir needs --metrics-client-ca-file or --metrics-endpoint-auth=true")
     if values["echo-headers"] and values["response-phase"] in ("release", "auto"):
         notes.append("--echo-headers echoes no response headers while responses are not followed (--response-phase)")
+    if not values["decision-log"]:
+        unused = [name for name in given if name.startswith("decision-log-") and given[name]]
+        notes.extend([f"--{name} says something only together with --decision-log" for name in unused])
     if values["emit-decision-header"] and values["response-phase"] == "release":
         notes.append("--emit-decision-header sets nothing with --response-phase=release: no response is seen")
     if values["cert-path"] and not values["secure-serving"]:

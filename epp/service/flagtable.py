@@ -165,6 +165,13 @@ _LOGS = (
     Flag("zap-time-encoding", "choice", "rfc3339",
          "form of times in the log: epoch, millis, nano, iso8601, rfc3339 or rfc3339nano", field="log_time_encoding",
          choices=("epoch", "millis", "nano", "iso8601", "rfc3339", "rfc3339nano")),
+    Flag("decision-log", "path", "", "file that gets a JSON line for every routed request, for study and replay"),
+    Flag("decision-log-max-bytes", "size", "100Mi", "size at which decision-log becomes FILE.1 and a new one begins",
+         low=1),
+    Flag("decision-log-files", "int", "4", "older files of decision-log that are kept: FILE.1, FILE.2, ...",
+         low=0, high=10_000),
+    Flag("decision-log-prefix-hashes", "bool", "false",
+         "decision-log tells prompts as hashes of their blocks, under a key of this process"),
     Flag("tracing", "bool", "true", "OpenTelemetry traces", effective=False),
 )  # fmt: skip
 

@@ -139,6 +139,13 @@ class Options:
     log_encoder: Literal["json", "console"]
     """From --zap-encoder; --zap-devel makes it console when no encoder is named."""
     log_time_encoding: Literal["epoch", "millis", "nano", "iso8601", "rfc3339", "rfc3339nano"]
+    decision_log: Path | None
+    """A line of JSON for every routed request."""
+    decision_log_max_bytes: int
+    """At least 1."""
+    decision_log_files: int
+    """Older files that are kept, 0..10000."""
+    decision_log_prefix_hashes: bool
     tracing: bool
 
     # About the command line itself

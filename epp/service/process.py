@@ -44,7 +44,7 @@ from epp.service.health import Health
 from epp.service.listeners import Listeners, every_interface, open_listeners
 from epp.service.options import Options
 from epp.service.sources import source_of
-from epp.service.wiring import (
+from epp.service.wiring import decision_log_of, (
     observe,
     plan_of,
     recorded_by,
@@ -128,6 +128,7 @@ class Process:
         listeners = await open_listeners(options, director, self._access_logs, self._health, self._clock)
         admin: Admin | None = None
         try:
+            self._recorder.decision_log = decision_log_of(options, self._clock)
             admin = Admin(
                 options.bind_address or every_interface(),
                 options.metrics_port,
@@ -156,6 +157,8 @@ class Process:
                 await asyncio.to_thread(admin.close)
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._recorder.flush()
+            if self._recorder.decision_log is not None:
+                await asyncio.to_thread(self._recorder.decision_log.close)
         log.info("stopped")
         return 0
 

@@ -6,6 +6,8 @@ One `Guarded` per plugin instance, shared by every place where it acts, so that 
 
 from __future__ import annotations
 
+import secrets
+import time
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,6 +24,8 @@ from epp.director import Plan, Settings
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
 from epp.extproc import Watch
+from epp.observe.decisionline import LineMaker
+from epp.observe.decisionlog import DecisionLog
 from epp.observe.recorder import Recorder
 from epp.prefix.tracker import PrefixTracker
 from epp.requests.parser import OPENAI, Parser
@@ -105,6 +109,19 @@ def settings_of(options: Options) -> Settings:
         echo_headers=options.echo_headers,
         emit_scores=options.emit_endpoint_scores,
         emit_decision=options.emit_decision_header,
+    )
+
+
+def decision_log_of(options: Options, clock: Clock) -> DecisionLog | None:
+    """The decision log that the flags ask for. Raises `StartError` when its file cannot be written."""
+    if options.decision_log is None:
+        return None
+    return DecisionLog(
+        options.decision_log,
+        LineMaker(run=secrets.token_hex(8), unix_at_zero_s=time.time() - clock()),
+        max_bytes=options.decision_log_max_bytes,
+        older_files=options.decision_log_files,
+        hash_key=secrets.token_bytes(32) if options.decision_log_prefix_hashes else None,
     )
 
 
