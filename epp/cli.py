@@ -18,6 +18,7 @@ epp: an endpoint picker for LLM inference, behind Envoy
   epp up [...]       a whole stack on this machine: simulated pods, the picker, real Envoy
   epp serve [...]    the picker itself; also plain `epp --flag ...`
   epp check CONFIG   print what a configuration will do, and every mistake in it
+  epp check --probe  ask every endpoint once, and print what it does not say
   epp explain [ID]   why a request went where it went, asked of a running picker
   epp sim-pod [...]  one simulated vLLM pod
   epp version        the version
@@ -94,6 +95,10 @@ def _sim_pod(arguments: Sequence[str]) -> int:
 
 
 def _check(arguments: Sequence[str]) -> int:
+    if "--probe" in arguments:
+        from epp.service.probe import main as probe
+
+        return probe(arguments)
     from epp.config.check import main as check
 
     return check(arguments)

@@ -99,6 +99,8 @@ class PageReader:
         self.max_bytes = max_bytes
         self.buffers = buffers
         self.meter = meter
+        self.tls_version = ""
+        """The version of TLS spoken on the last connection, "" for none."""
         self._path = source.path
         self._request = source.request(source.path)
         self._sink = sink
@@ -169,6 +171,7 @@ class PageReader:
         else:
             self._connecting = None
             self._connection = connection
+            self.tls_version = connection.tls_version
             connection.ask(self._request)
 
     def _timed_out(self) -> None:
@@ -211,6 +214,12 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+
+    @property
+    def tls_version(self) -> str:
+        """As `PageReader.tls_version`."""
+        spoken = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return "" if spoken is None else str(spoken.version())
 
     def ask(self, request: bytes) -> None:
         """Send `request`; the answer goes to the reader."""

@@ -88,7 +88,7 @@ class Scraper:
         self._targets: dict[tuple[str, int], Target] = {}
         self._timers: Timers | None = None
         self._open_reader: OpenReader | None = None
-        self._tls = _tls(settings) if settings.scheme == "https" else None
+        self._tls = tls_of(settings)
 
     @property
     def needed(self) -> bool:
@@ -191,7 +191,10 @@ def _key(endpoint: Endpoint) -> tuple[str, int]:
     return endpoint.id, endpoint.generation
 
 
-def _tls(settings: ScrapeSettings) -> ssl.SSLContext:
+def tls_of(settings: ScrapeSettings) -> ssl.SSLContext | None:
+    """What pages are read with; None for plain HTTP. Raises `ConfigError`."""
+    if settings.scheme != "https":
+        return None
     return tls_context(
         settings.verify_tls, settings.ca_file, client_certificate=(settings.client_cert_file, settings.client_key_file)
     )
