@@ -191,7 +191,9 @@ def test_what_is_no_decision_is_refused_with_its_place(tmp_path: Path) -> None:
 
 
 def test_a_path_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match=r"--decision-log .* cannot be written: No such file or directory; name a file"):
+    with pytest.raises(
+        StartError, match=r"--decision-log .* cannot be written: No such file or directory; name a file"
+    ):
         writing(tmp_path / "no" / "log")
     with pytest.raises(StartError, match="Is a directory"):
         writing(tmp_path)
