@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -105,6 +105,8 @@ class _Stage:
     certificate: Certificate
     rng: random.Random
     played: list[Event] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    _turns: dict[int | str, asyncio.Lock] = field(default_factory=dict)
 
     async def play(self) -> Findings:
         soak, settings = self.soak, self.soak.settings
@@ -123,7 +125,7 @@ class _Stage:
         for task in background:
             task.cancel()
         ended = await asyncio.gather(*background, return_exceptions=True)
-        failures = [repr(end) for end in ended if not isinstance(end, asyncio.CancelledError)]
+        self.failures += [repr(end) for end in ended if not isinstance(end, asyncio.CancelledError)]
         left = await self._settle()
         self._read_access_logs()
         explained, strange = soak.ledger.attribute()
@@ -138,7 +140,7 @@ class _Stage:
             watches=soak.watches,
             disturbed=soak.ledger.disturbed,
             complaints={gateway.name: gateway.lines for gateway in self.gateways},
-            failures=failures,
+            failures=self.failures,
             exit_codes=await self._end_pickers(),
         )
 
@@ -187,11 +189,16 @@ class _Stage:
             acts.append(asyncio.ensure_future(self._one(event)))
         await asyncio.gather(*acts)
 
-    def _one(self, event: Event) -> Coroutine[Any, Any, None]:
-        if isinstance(event.target, str):
-            gateway = next(gateway for gateway in self.gateways if gateway.name == event.target)
-            return self._disturb_picker(event, gateway)
-        return self._disturb_pod(event, event.target)
+    async def _one(self, event: Event) -> None:
+        # On a busy machine something takes long to come back: what is next for it waits.
+        async with self._turns.setdefault(event.target, asyncio.Lock()):
+            try:
+                if isinstance(event.target, str):
+                    await self._disturb_picker(event, next(g for g in self.gateways if g.name == event.target))
+                else:
+                    await self._disturb_pod(event, event.target)
+            except Exception as error:
+                self.failures.append(f"{event.kind} of {event.target} at {event.at_s:.1f} s: {error!r}")
 
     async def _disturb_picker(self, event: Event, gateway: Gateway) -> None:
         window = self.soak.ledger.open(gateway.name, event.kind, self.soak.now_s())
