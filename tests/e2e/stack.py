@@ -279,9 +279,11 @@ def envoy(epp_port: int, *, adapt: Adapt | None = None, **config: Any) -> Iterat
     binary = envoy_binary()
     assert binary is not None
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / "admin"
+        told, config_file = Path(folder) / "admin", Path(folder) / "bootstrap.json"
+        # A document of many routes is too long for an argument.
+        config_file.write_text(json.dumps(document))
         options = ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
-        argv = [str(binary), "--config-yaml", json.dumps(document), "--admin-address-path", str(told), *options]
+        argv = [str(binary), "--config-path", str(config_file), "--admin-address-path", str(told), *options]
         part = Envoy(argv)
         try:
             _find_ports(part, told)
