@@ -44,7 +44,8 @@ from epp.service.health import Health
 from epp.service.listeners import Listeners, every_interface, open_listeners
 from epp.service.options import Options
 from epp.service.sources import source_of
-from epp.service.wiring import decision_log_of, (
+from epp.service.wiring import (
+    decision_log_of,
     observe,
     plan_of,
     recorded_by,
