@@ -38,6 +38,10 @@ class Reply(Protocol):
         """End the stream with a gRPC status, after everything queued."""
         ...
 
+    def at_once_bytes(self) -> int:
+        """How much may be sent now so that it, and a `finish` right after it, leave together; 0 when nobody knows."""
+        ...
+
 
 class Call(Protocol):
     """What answers one stream."""

@@ -32,8 +32,7 @@ from epp.transport.unserved import unserved
 
 log = logging.getLogger("epp.transport")
 
-_CLOSE_S = 5.0
-"""How long a peer may take to read what is left when we close."""
+_CLOSE_S = 5.0  # How long a peer may take to read what is left when we close.
 _PARTING_S = 0.25
 """How long a peer that is done gets to close the connection itself; then nothing of it is in flight."""
 _SHOWN_BYTES = 200
@@ -61,6 +60,7 @@ class Connection(asyncio.Protocol):
         self.loop = asyncio.get_running_loop()
         self.limits = shared.limits
         self.clock = shared.clock
+        self.complain = shared.complain
         self._services = shared.services
         self._output_limit_bytes = self.limits.queued_output_bytes
         self.peer: object = None
@@ -88,16 +88,16 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         self.peer = transport.get_extra_info("peername")
         shared = self._shared
-        if self not in shared.handshakes:
-            self.over = True  # Another one has its place by now.
+        if self not in shared.handshakes:  # Another one has its place by now.
+            self.over = True
             self.transport.abort()
             return
         shared.handshakes.discard(self)
         shared.connections.add(self)
         shared.newcomers[self] = functools.partial(self.abort, "it has asked nothing, another one takes its place")
         self.transport.set_write_buffer_limits(high=self._output_limit_bytes)
-        self.engine, opening = http2.server_engine(self.limits)
-        engine = self.engine
+        engine, opening = http2.server_engine(self.limits)
+        self.engine = engine
         self.queued = engine.queued_body_size
         self.send_response = engine.send_response
         self.send_data = engine.send_data
@@ -232,7 +232,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """Close the socket at once."""
-        self._shared.complain("connection from %s closed: %s", self.peer, reason)
+        self.complain("connection from %s closed: %s", self.peer, reason)
         self._finish()
         self.transport.abort()
 
@@ -304,11 +304,13 @@ class Connection(asyncio.Protocol):
             stream.half_close()
 
     def _on_reset(self, event: http2.StreamReset) -> None:
-        stream = self.streams.pop(event.stream_id, None)
+        stream_id = event.stream_id
+        stream = self.streams.pop(stream_id, None)
         if stream is not None:
+            self.ending[stream_id] = stream
             stream.drop(f"reset by the client (code {event.error_code})")
         else:
-            stream = self.ending.get(event.stream_id)
+            stream = self.ending.get(stream_id)
         if stream is None or not stream.started:
             self._control.spend()  # Nothing was answered: the pattern of a rapid reset attack.
 
@@ -321,7 +323,7 @@ class Connection(asyncio.Protocol):
             if stream is not None:
                 self._sweeper.count_cut()
                 stream.drop(f"stream error (code {event.error_code})")
-                self._control.spend()  # The peer made us reset it.
+            self._control.spend()  # The peer made the engine reset it, in a way of its choice.
 
     def _on_settings(self, event: http2.SettingsReceived) -> None:
         self._timers.stop("preface")
@@ -340,7 +342,7 @@ class Connection(asyncio.Protocol):
     def _on_engine_closed(self, event: http2.ConnectionClosed) -> None:
         self._finish()
         if event.error_code:
-            self._shared.complain(
+            self.complain(
                 "connection from %s ended with HTTP/2 error %d", self.peer, event.error_code, level=logging.INFO
             )
             self.close()
@@ -350,7 +352,7 @@ class Connection(asyncio.Protocol):
     # Ends.
 
     def _expel(self, reason: str) -> None:
-        self._shared.complain("connection from %s closed: %s", self.peer, reason)
+        self.complain("connection from %s closed: %s", self.peer, reason)
         with contextlib.suppress(EngineError):
             if self.engine.want_read:  # Otherwise it has said its GOAWAY.
                 self.engine.terminate_connection(ErrorCode.ENHANCE_YOUR_CALM)
@@ -360,8 +362,8 @@ class Connection(asyncio.Protocol):
     def _break(self, error: EngineError) -> None:
         """The engine failed and is of no more use."""
         if not self.over:
-            self._shared.complain("connection from %s closed: %s", self.peer, error, level=logging.INFO)
-            self._write(http2.goaway_frame(self._last_stream_id, http2.code_of(error)))
+            self.complain("connection from %s closed: %s", self.peer, error, level=logging.INFO)
+            self._write(http2.last_words(self.engine, error, self._last_stream_id))
             self.close()
 
     def _finish(self) -> None:

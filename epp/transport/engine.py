@@ -16,9 +16,12 @@ frames; windows, output queues and visible control frames are ours to bound (`co
 
 from __future__ import annotations
 
+import contextlib
+
 from ngh2 import (
     Configuration,
     ConnectionClosed,
+    ConnectionStateError,
     DataReceived,
     DenialOfServiceError,
     ErrorCode,
@@ -62,8 +65,7 @@ __all__ = [
     "StreamReset",
     "TrailersReceived",
     "WindowUpdated",
-    "code_of",
-    "goaway_frame",
+    "last_words",
     "server_engine",
 ]
 
@@ -102,11 +104,13 @@ def server_engine(limits: Limits) -> tuple[Engine, bytes]:
     return engine, said[:_FRAME_HEADER_BYTES] + told + said[after:]
 
 
-def goaway_frame(last_stream_id: int, error: ErrorCode) -> bytes:
-    """A GOAWAY made by hand (RFC 9113, 6.8), for an engine that failed and sends nothing any more."""
-    return b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last_stream_id.to_bytes(4, "big") + error.to_bytes(4, "big")
+def last_words(engine: Engine, error: EngineError, last_stream_id: int) -> bytes:
+    """What to send when the engine raised `error`: its own GOAWAY, or else one made by hand.
 
-
-def code_of(error: EngineError) -> ErrorCode:
-    """What to say in the GOAWAY for an engine that failed."""
-    return ErrorCode.ENHANCE_YOUR_CALM if isinstance(error, DenialOfServiceError) else ErrorCode.PROTOCOL_ERROR
+    The layout is that of RFC 9113, 6.8.
+    """
+    if isinstance(error, ConnectionStateError):
+        with contextlib.suppress(EngineError):
+            return engine.data_to_send()  # It has ended the connection, and says so here if it did not before.
+    code = ErrorCode.ENHANCE_YOUR_CALM if isinstance(error, DenialOfServiceError) else ErrorCode.PROTOCOL_ERROR
+    return b"\x00\x00\x08\x07\x00\x00\x00\x00\x00" + last_stream_id.to_bytes(4, "big") + code.to_bytes(4, "big")

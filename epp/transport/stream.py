@@ -15,7 +15,7 @@ from typing import Protocol
 
 from epp.transport import headers
 from epp.transport.call import DEADLINE_EXCEEDED, INTERNAL, OK, RESOURCE_EXHAUSTED, Call, Limits, Metadata, Service
-from epp.transport.engine import EngineError
+from epp.transport.engine import Engine, EngineError
 from epp.transport.frames import PREFIX_BYTES, Deframer, FrameError, pack_prefix, unpack_prefix
 
 log = logging.getLogger("epp.transport")
@@ -25,11 +25,15 @@ _COPY_BYTES = 16_384
 
 
 class Carrier(Protocol):
-    """What a stream needs of its connection. The first three are the engine's own methods."""
+    """What a stream needs of its connection. The first four are the engine's own methods."""
 
     send_response: Callable[..., None]
     send_data: Callable[[int, bytes], None]
     send_trailers: Callable[[int, headers.HeaderBlock], None]
+    queued: Callable[[], int]
+    engine: Engine
+    transport: asyncio.Transport
+    blocked: bool
     limits: Limits
     idle: bool
     room: int
@@ -201,6 +205,14 @@ class Stream:
             self.live = False
             self._call = None
             self._end_with(status, message)
+
+    def at_once_bytes(self) -> int:
+        """What the peer's windows take now, if nothing waits before it."""
+        carrier = self._carrier
+        if carrier.blocked or not self.live or carrier.transport.get_write_buffer_size():
+            return 0
+        engine = carrier.engine
+        return min(engine.remote_window_size - carrier.queued(), engine.stream_remote_window_size(self.id))
 
     def _receive_cut(self, call: Call, data: bytes) -> None:
         """A message over several frames, or several in one."""

@@ -14,7 +14,6 @@ Times are up to one sweep longer than they say.
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING
 
 from epp.transport.engine import FRAME_BYTES, EngineError, ErrorCode
@@ -22,8 +21,6 @@ from epp.transport.timers import Timers
 
 if TYPE_CHECKING:
     from epp.transport.connection import Connection
-
-log = logging.getLogger("epp.transport")
 
 _SWEEP_S = 1.0
 
@@ -113,8 +110,10 @@ class Sweeper:
         for stream_id, stream in list(connection.streams.items()):
             queued = connection.queued(stream_id)
             if queued and stream.stalled_s(queued, now_s) >= self._stalled_s:
-                log.warning("a stream of %s was reset: it took no output for %g s", connection.peer, self._stalled_s)
-                del connection.streams[stream_id]
+                connection.complain(
+                    "a stream of %s was reset: it took no output for %g s", connection.peer, self._stalled_s
+                )
+                connection.ending[stream_id] = connection.streams.pop(stream_id)
                 self._reset(stream_id, ErrorCode.CANCEL)
                 stream.drop("the client takes no output")
 
