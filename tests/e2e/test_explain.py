@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from epp.observe.logged import read_decisions
 from tests.e2e.client import JSON, chat, post
 from tests.e2e.pod import POD_HEADER
 from tests.e2e.stack import ROOT, SEED_YAML, Epp, connection_manager, stack
@@ -107,3 +110,28 @@ def test_a_response_that_is_not_seen_carries_no_header_and_that_is_said_at_the_s
         assert answer.status == 200
         assert answer.get("x-epp-decision") == ""
         assert f"at {answer.get(POD_HEADER)}" in explain(parts.epp, "unseen")
+
+
+def test_the_decision_log_is_written_while_the_service_runs(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    flags = (f"--decision-log={path}", "--decision-log-prefix-hashes", "--decision-log-max-bytes=20k")
+    with stack(CONFIG, *flags, count=3) as parts:
+        served = {}
+        for number in range(30):
+            answer = post(parts.port, chat("the same words again " * 40), {**JSON, "x-request-id": f"id-{number}"})
+            served[f"id-{number}"] = answer.get(POD_HEADER)
+        parts.epp.settled()
+        page = parts.epp.metrics()
+        parts.epp.signal(signal.SIGINT)
+        assert parts.epp.ended() == 0
+        assert page.sum("epp_decision_log_lines_dropped_total") == 0
+        found = list(read_decisions(path))
+        assert {one.id: one.addresses[one.chosen] for one in found} == served
+        assert len(list(tmp_path.iterdir())) > 1
+        chains = {tuple(one.prompt_hashes.prompts[0]) for one in found if one.prompt_hashes is not None}
+        assert len(chains) == 1
+        for one in found:
+            totals = one.profile.totals()
+            assert totals.tolist() == one.profile.total
+            assert totals[one.profile.picked[0]] == totals.max()
+            assert one.outcome.status == 200
