@@ -12,12 +12,14 @@ import os
 import random
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from epp.contract.errors import StartError
 from epp.local.envoy import EnvoyConfig, bootstrap, find_envoy
 from epp.local.ports import free_port
 from epp.local.process import Child, spawn
@@ -68,7 +70,7 @@ class Pods:
 
     async def answers(self, number: int) -> None:
         """Wait until it does."""
-        await _until_ok(self._session, f"http://{self.addresses[number]}/health")
+        await _until_ok(self._session, f"http://{self.addresses[number]}/health", self._children[number])
 
     async def kill(self, number: int) -> None:
         """End one without warning."""
@@ -169,7 +171,7 @@ class Gateway:
         argv = [str(find_envoy()), "-c", str(config), "--concurrency", "1", "--log-level", "error"]
         argv += ["--disable-hot-restart", "--file-flush-interval-msec", "200"]
         self.envoy = await spawn(f"Envoy {self.name}", argv, self._note)
-        await _until_ok(session, f"http://{_HOST}:{self.admin_port}/ready")
+        await _until_ok(session, f"http://{_HOST}:{self.admin_port}/ready", self.envoy)
 
     async def start_picker(self, session: aiohttp.ClientSession) -> None:
         """Start the picker, and return when it is ready."""
@@ -178,7 +180,7 @@ class Gateway:
         argv += ["--grpc-health-port", str(self.health_port), "--metrics-port", str(self.metrics_port)]
         argv += [f"--secure-serving={str(self.tls).lower()}", *self.flags]
         self.picker = await spawn(f"the endpoint picker {self.name}", argv, self._note)
-        await _until_ok(session, f"http://{_HOST}:{self.metrics_port}/readyz")
+        await _until_ok(session, f"http://{_HOST}:{self.metrics_port}/readyz", self.picker)
 
     async def metrics(self, session: aiohttp.ClientSession) -> str:
         """The picker's page."""
@@ -230,10 +232,13 @@ async def _is_ok(session: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-async def _until_ok(session: aiohttp.ClientSession, url: str) -> None:
-    async with asyncio.timeout(START_S):
-        while not await _is_ok(session, url):  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.02)
+async def _until_ok(session: aiohttp.ClientSession, url: str, child: Child) -> None:
+    """Wait until `child` answers there. Raises `StartError` with its last words when it ends, or takes too long."""
+    deadline_s = time.monotonic() + START_S
+    while not await _is_ok(session, url):
+        if not child.alive or time.monotonic() > deadline_s:
+            raise StartError(f"{child.describe_end()}, and does not answer at {url}: {' '.join(list(child.tail)[-3:])}")
+        await asyncio.sleep(0.02)
 
 
 def make_gateway(name: str, tls: bool, folder: Path, flags: list[str], rng: random.Random, taken: list[int]) -> Gateway:

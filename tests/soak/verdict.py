@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ LONGEST_TURN_S = 0.025
 MOST_GROWTH_BYTES = 6 * MIB
 """Resident memory may grow by this much in the second half: room for what is bounded and not yet full."""
 MOST_DESCRIPTORS = 10
+MOST_SHOWN = 20
 STARTING_S = 3.0
 """After a start the loop may be busy with it."""
 
@@ -40,14 +42,16 @@ class Findings:
         """Everything that must not be; nothing means that the run was good."""
         for what, count in self.left.items():
             yield f"still in flight at the end: {what} = {count:g}"
-        for lost in self.strange:
+        for lost in self.strange[:MOST_SHOWN]:
             yield f"lost without a cause: {lost}"
+        if len(self.strange) > MOST_SHOWN:
+            yield f"lost without a cause: {len(self.strange) - MOST_SHOWN} more"
         for gateway, watch in self.watches.items():
             yield from self._of_picker(gateway, watch)
         for gateway, lines in self.complaints.items():
-            for line in lines:
-                if _level(line) not in ("warn", "warning"):
-                    yield f"the picker of {gateway} logged: {line}"
+            bad = [line for line in lines if _level(line) not in ("warn", "warning")]
+            for message, count in Counter(map(_message, bad)).most_common(MOST_SHOWN):
+                yield f"the picker or Envoy of {gateway} logged {count} times: {message}"
         for failure in self.failures:
             yield f"the soak itself failed: {failure}"
         for gateway, code in self.exit_codes.items():
@@ -92,6 +96,9 @@ class Findings:
                 f"{max((t[0] for t in turns), default=0) * 1e3:.1f} ms, held "
                 f"{max((t[1] for t in turns), default=0) * 1e3:.1f} ms; warnings {len(self.complaints[gateway])}"
             )
+        warnings = Counter(_message(line) for lines in self.complaints.values() for line in lines)
+        for message, count in warnings.most_common(MOST_SHOWN // 2):
+            yield f"logged {count} times: {message}"
         defects = list(self.defects())
         yield from defects
         yield f"verdict: {'FAILED, ' + str(len(defects)) + ' defects' if defects else 'good'}"
@@ -106,3 +113,13 @@ def _level(line: str) -> str:
         return str(json.loads(line)["level"])
     except (ValueError, KeyError, TypeError):
         return "unreadable"
+
+
+def _message(line: str) -> str:
+    """What is said, without the numbers in it, so that lines about the same thing are the same."""
+    try:
+        record = json.loads(line)
+        line = f"{record['level']} {record['msg']} {record.get('error', '')}"
+    except (ValueError, KeyError, TypeError):
+        pass
+    return re.sub(r"[0-9]+", "#", line)[:300]
