@@ -13,8 +13,7 @@ from epp.director.life import Life
 from epp.director.plan import Plan, Settings
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
-from epp.extproc import BodyMode, HttpRequest, Route, Watch
-from epp.extproc.replies import CHUNK_BYTES
+from epp.extproc import HttpRequest, Route, Watch
 from epp.observe.recorder import Recorder
 
 MOST_ROUTES = 4096
@@ -54,12 +53,7 @@ class Director:
     def watch(self, http: HttpRequest, request: InferenceRequest, wanted: Watch) -> Watch:
         """How much of this request's response to watch: `wanted`, or all of it where it passes through us anyway, or
         in order to learn how long such requests take."""
-        if http.response_mode is BodyMode.FULL_DUPLEX_STREAMED:
-            # There the stream can end with the request phase alone, and only if the body is answered in one piece.
-            long = http.mode is BodyMode.FULL_DUPLEX_STREAMED and len(http.body or b"") > CHUNK_BYTES
-            if wanted is Watch.HEADERS or long:
-                return Watch.BODY
-        return self.unwatched.watch(request, wanted)
+        return self.unwatched.watch(request, wanted) if http.can_end(wanted) else Watch.BODY
 
     def route_to(self, addresses: str, watch: Watch = Watch.BODY) -> Route:
         """The plain answer that names `addresses`; one object for each, so that it is serialised once."""

@@ -38,6 +38,10 @@ class Outlet(Protocol):
         """End the stream with a gRPC status after everything queued."""
         ...
 
+    def at_once_bytes(self) -> int:
+        """How much may be sent now so that it, and a `finish` right after it, leave together; 0 when nobody knows."""
+        ...
+
 
 class Notices:
     """What is said once, however many streams it is true of."""
@@ -132,6 +136,6 @@ def service(
     replies, notices = Replies(), Notices()
 
     def open_stream(_metadata: Any, outlet: Outlet) -> Driver:
-        return Driver(Exchange(open_handler(), replies, body_limit_bytes), outlet, notices)
+        return Driver(Exchange(open_handler(), replies, body_limit_bytes, outlet.at_once_bytes), outlet, notices)
 
     return open_stream

@@ -23,7 +23,7 @@ A response that arrives before we have routed is Envoy's own (a limit, a timeout
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -45,6 +45,10 @@ _BODIES = (_RESPONSE_BODY, _REQUEST_BODY)
 _RESPONSES = (b"\x1a", _RESPONSE_BODY, b"\x3a")
 """First bytes of the messages about a response: headers, body, trailers."""
 _BODILESS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
+_ROUTE_BYTES = 8 * 1024
+"""What the answer to the headers is taken to have at most, before there is one."""
+_FRAMES_BYTES = 1024
+"""What the transport puts around our messages."""
 _MESSAGE_BYTES = 64
 """What a waiting message counts beyond its own bytes."""
 
@@ -52,17 +56,25 @@ _MESSAGE_BYTES = 64
 _NOTHING, _HEADERS, _BODY, _ENDED, _TRAILERS = range(5)
 
 
+def _any() -> int:
+    return 1 << 62
+
+
 class Exchange:
     """The protocol of one stream. `body_limit_bytes` bounds what is collected of a request's body: a longer one is
-    decided on what fits, with `HttpRequest.body_complete` false, and the rest passes by."""
+    decided on what fits, with `HttpRequest.body_complete` false, and the rest passes by. `at_once_bytes` is the
+    outlet's."""
 
     __slots__ = (
-        "_asked", "_body", "_body_bytes", "_closed", "_from_body", "_handler", "_headers", "_limit_bytes", "_metadata",
-        "_mode", "_replies", "_request_at", "_response_at", "_response_mode", "_started", "_waiting_bytes",
-        "_waiting_messages", "_watch", "awaiting", "finished", "observed",
+        "_asked", "_at_once_bytes", "_body", "_body_bytes", "_closed", "_from_body", "_handler", "_headers",
+        "_limit_bytes", "_metadata", "_mode", "_replies", "_request_at", "_response_at", "_response_mode", "_started",
+        "_waiting_bytes", "_waiting_messages", "_watch", "awaiting", "finished", "observed",
     )  # fmt: skip
 
-    def __init__(self, handler: Handler, replies: Replies, body_limit_bytes: int) -> None:
+    def __init__(
+        self, handler: Handler, replies: Replies, body_limit_bytes: int, at_once_bytes: Callable[[], int] = _any
+    ) -> None:
+        self._at_once_bytes = at_once_bytes
         self._handler = handler
         self._replies = replies
         self._limit_bytes = body_limit_bytes
@@ -231,7 +243,9 @@ class Exchange:
             self._body = [body]
         fixed = self._from_body and self._request_at is _TRAILERS
         outcome = self._handler.request(
-            HttpRequest(self._headers, body, complete, self._mode, self._metadata, fixed, self._response_mode)
+            HttpRequest(
+                self._headers, body, complete, self._mode, self._metadata, fixed, self._response_mode, self._can_end
+            )
         )
         if isinstance(outcome, Awaitable):
             self.awaiting = outcome
@@ -255,8 +269,8 @@ class Exchange:
         self._body = []
         self._watch = outcome.watch
         if self._watch is Watch.NOTHING:
-            # An answer may come before a long body has reached the endpoint; it must find the stream still there.
-            self._unwatch(len(out) - trailers <= 2)
+            # A response may begin before all of this has reached the endpoint; it must find the stream still there.
+            self._unwatch(len(out) - trailers <= 2 and sum(map(len, out)) + _FRAMES_BYTES <= self._at_once_bytes())
         return out
 
     def _response_headers(self, message: Any, data: bytes) -> list[bytes]:
@@ -316,6 +330,16 @@ class Exchange:
         self.awaiting = None
         self._waiting_messages = []
         self.close(End.GONE)
+
+    def _can_end(self, watch: Watch) -> bool:
+        if self._response_mode is not _DUPLEX:
+            return True
+        # Behind the headers, pieces of the body may be on their way already.
+        if watch is not Watch.NOTHING or _NOTHING < self._request_at < _ENDED:
+            return False
+        shown_bytes = 0 if self._from_body else self._body_bytes
+        room_bytes = self._at_once_bytes() - _ROUTE_BYTES - _FRAMES_BYTES
+        return shown_bytes <= replies.CHUNK_BYTES and shown_bytes <= room_bytes
 
     def _unwatch(self, nothing_on_the_way: bool = False) -> None:
         """The handler wants to see no more; end the stream where nothing that is on its way to us can be lost."""

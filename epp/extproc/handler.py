@@ -8,7 +8,7 @@ is configured; the handler sees a request, answers with an `Outcome`, watches th
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -24,6 +24,24 @@ class BodyMode(enum.IntEnum):
     FULL_DUPLEX_STREAMED = 4
 
 
+class Watch(enum.IntEnum):
+    """How much of the response a handler wants to see: it is closed as soon as it has.
+
+    Then the stream ends too, and Envoy sends no more, except where that would lose what it has already sent
+    (`HttpRequest.can_end`): with response body mode FULL_DUPLEX_STREAMED the rest passes through us unseen, if HEADERS
+    was asked for, or NOTHING and our answer cannot leave in one piece with the stream's end.
+    """
+
+    NOTHING = 0
+    HEADERS = 1
+    BODY = 2
+
+
+def always(_watch: Watch) -> bool:
+    """A stream that can end at any time."""
+    return True
+
+
 class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     """A request as far as Envoy lets us see it before it must be routed.
 
@@ -34,6 +52,8 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     * headers_fixed: Envoy takes no headers any more (BUFFERED and BUFFERED_PARTIAL, when trailers come where a body was
       expected): of a `Route` only the metadata counts
     * mode, response_mode: how Envoy sends the bodies of this request and of its response
+    * can_end: whether the stream can end once so much of the response was watched; where not, the rest passes through
+      us whatever is watched
     """
 
     headers: Mapping[str, str]
@@ -43,22 +63,10 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     metadata: Mapping[str, Mapping[str, Any]]
     headers_fixed: bool = False
     response_mode: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
+    can_end: Callable[[Watch], bool] = always
 
 
 HeaderList = Sequence[tuple[str, bytes]]
-
-
-class Watch(enum.IntEnum):
-    """How much of the response a handler wants to see: it is closed as soon as it has.
-
-    Then the stream ends too, and Envoy sends no more, except where that would lose what it has already sent: with
-    response body mode FULL_DUPLEX_STREAMED the rest passes through us unseen, if HEADERS was asked for, or NOTHING for
-    a request too long for one piece.
-    """
-
-    NOTHING = 0
-    HEADERS = 1
-    BODY = 2
 
 
 class Route(msgspec.Struct, frozen=True, gc=False):

@@ -13,7 +13,6 @@ from epp.accesslog import Ended
 from epp.contract.requests import Cause
 from epp.director.estimate import FIRST
 from epp.extproc import BodyMode, End, Route, Watch
-from epp.extproc.replies import CHUNK_BYTES
 from tests.director.test_life import CHAT, Bench, http
 
 STREAM = {":status": "200", "content-type": "text/event-stream"}
@@ -25,7 +24,7 @@ def bench_with(watch: Watch, learned: bool = True) -> Bench:
     bench.pool.subscribe(bench.unwatched)
     bench.director.plan = replace(bench.plan, watch=watch)
     for _ in range(FIRST if learned else 0):
-        life, outcome = asked(bench, response_mode=BodyMode.BUFFERED)
+        life, outcome = asked(bench)
         assert outcome.watch is Watch.BODY
         life.response_headers(STREAM, False)
         life.response_body(b"data: {}\n\n", False)
@@ -80,7 +79,7 @@ def test_an_answer_with_more_headers_has_the_phase_too() -> None:
 
 def test_the_headers_phase_gives_the_tokens_back_at_the_headers() -> None:
     bench = bench_with(Watch.HEADERS)
-    life, route = asked(bench, response_mode=BodyMode.STREAMED)
+    life, route = asked(bench)
     assert route.watch is Watch.HEADERS
     life.response_headers(STREAM, False)
     assert bench.pool.candidates().in_flight_tokens[0] == 0
@@ -92,30 +91,20 @@ def test_the_headers_phase_gives_the_tokens_back_at_the_headers() -> None:
 
 def test_an_error_is_over_with_its_headers() -> None:
     bench = bench_with(Watch.HEADERS)
-    life, _ = asked(bench, response_mode=BodyMode.STREAMED)
+    life, _ = asked(bench)
     life.response_headers({":status": "500", "content-type": "application/json"}, False)
     life.closed(End.UNWATCHED)
     assert bench.in_flight() == [0]
     assert [(c.status, c.cause) for c in bench.done] == [(500, Cause.COMPLETE)]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "body_bytes", "mode", "response_mode", "watch"),
-    [
-        (Watch.NOTHING, 100, BodyMode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED, Watch.NOTHING),
-        (Watch.NOTHING, CHUNK_BYTES + 1, BodyMode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED, Watch.BODY),
-        (Watch.NOTHING, CHUNK_BYTES + 1, BodyMode.BUFFERED, BodyMode.FULL_DUPLEX_STREAMED, Watch.NOTHING),
-        (Watch.NOTHING, CHUNK_BYTES + 1, BodyMode.FULL_DUPLEX_STREAMED, BodyMode.BUFFERED, Watch.NOTHING),
-        (Watch.HEADERS, 100, BodyMode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED, Watch.BODY),
-        (Watch.HEADERS, 100, BodyMode.BUFFERED, BodyMode.BUFFERED, Watch.HEADERS),
-    ],
-)
-def test_a_response_that_passes_by_anyway_is_watched(
-    wanted: Watch, body_bytes: int, mode: BodyMode, response_mode: BodyMode, watch: Watch
-) -> None:
+@pytest.mark.parametrize("wanted", [Watch.NOTHING, Watch.HEADERS])
+def test_a_response_that_passes_by_anyway_is_watched(wanted: Watch) -> None:
     bench = bench_with(wanted)
-    body = CHAT[:-1] + b" " * (body_bytes - len(CHAT)) + b"}"
-    assert asked(bench, body=body, mode=mode, response_mode=response_mode)[1].watch is watch
+    asked_for: list[Watch] = []
+    assert asked(bench, can_end=lambda watch: bool(asked_for.append(watch)))[1].watch is Watch.BODY
+    assert asked_for == [wanted]
+    assert asked(bench)[1].watch is wanted
 
 
 def test_the_first_requests_of_a_model_are_watched_and_teach() -> None:
