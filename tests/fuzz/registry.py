@@ -9,6 +9,7 @@ from tests.fuzz.harness import Target
 
 NAMES = (
     "wire",
+    "headers",
     "exchange",
     "bodies",
     "encoding",
@@ -21,6 +22,7 @@ NAMES = (
     "flags",
     "frames",
     "h2",
+    "access_log",
     "picker",
 )
 

@@ -64,9 +64,6 @@ class _Outlet:
     def finish(self, status: int = 0, message: str = "") -> None:
         self.ends.append((status, message))
 
-    def at_once_bytes(self) -> int:
-        return 10_000
-
 
 class Picker:
     """A director with everything it needs, and streams to it. `echo`: with every setting that adds work switched on."""
