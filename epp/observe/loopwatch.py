@@ -8,7 +8,7 @@ A timer ticks every `TICK_S`. Two numbers tell a loop that was busy from one tha
   elsewhere nothing is taken off). It also shows blocking calls and other threads that hold the interpreter, but
   counts the time that the process was stopped by a signal.
 
-It costs some 15 us a tick, and is there only when it was asked for.
+It costs some 20 us a tick, 0.4 % of a processor, and is there only when it was asked for.
 """
 
 from __future__ import annotations
