@@ -17,7 +17,7 @@ from typing import cast
 
 import uvloop
 
-from benchmarks.scrape import vllm_page
+from benchmarks.pages import vllm_page
 
 _SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 _EVENT = (

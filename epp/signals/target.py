@@ -176,6 +176,7 @@ class Target:
         """A poll has ended well, if the page says anything."""
         if self._timers is None:
             return
+        self._around.turns.page_read()
         filtering = self._filtering
         if not filtering.fits(buffer, start, end):
             self._plan(self._timers.time())

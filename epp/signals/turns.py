@@ -3,7 +3,10 @@
 
 A poll that comes due goes at once while the share has credit, and otherwise waits in one queue. So the reading of a
 pool that is too large for its interval stretches evenly over all endpoints, and many polls that come due together, at
-the start or after a pause of the loop, go a few at a time. What a poll costs is measured, not assumed.
+the start or after a pause of the loop, go a few at a time.
+
+What a poll costs is measured, not assumed. Where others use the processor too, some of what is measured is their time;
+so the cost is the mean over a few polls in the quietest of the last such groups.
 
 Credit and costs are seconds of the loop's thread: `share` seconds are earned each second, up to `BURST_S`.
 """
@@ -24,8 +27,8 @@ FIRST_COST_S = 0.0002
 CONNECT_COST_S = 0.0005
 """What a poll is taken to cost that has to make a connection; that part cannot be measured."""
 _PAUSE_S = 0.002
-_WINDOW_POLLS = 32
-_WEIGHT = 0.25
+_WINDOW_POLLS = 16
+_WINDOWS = 16
 _LEAST_COST_S = 1e-6
 
 Go = Callable[[], None]
@@ -53,6 +56,7 @@ class Turns:
         self._earned_until_s = 0.0
         self._window_polls = 0
         self._window_began_s = 0.0
+        self._means_s: deque[float] = deque(maxlen=_WINDOWS)
 
     def start(self, timers: Timers) -> None:
         """From now on polls may ask."""
@@ -88,6 +92,12 @@ class Turns:
         """Reading took `seconds` of the loop."""
         self.busy_s += seconds
 
+    def page_read(self) -> None:
+        """A poll has brought a page."""
+        self._window_polls += 1
+        if self._window_polls >= _WINDOW_POLLS:
+            self._measure()
+
     def round_s(self, endpoints: int) -> float:
         """The shortest time in which `endpoints` can be read once."""
         return endpoints * self.cost_s / self.share
@@ -117,13 +127,10 @@ class Turns:
         began_s = self._seconds()
         go()
         self.busy_s += self._seconds() - began_s
-        self._window_polls += 1
-        if self._window_polls >= _WINDOW_POLLS:
-            self._measure()
 
     def _measure(self) -> None:
-        cost_s = max(_LEAST_COST_S, (self.busy_s - self._window_began_s) / self._window_polls)
-        self.cost_s += _WEIGHT * (cost_s - self.cost_s)
+        self._means_s.append((self.busy_s - self._window_began_s) / self._window_polls)
+        self.cost_s = max(_LEAST_COST_S, min(self._means_s))
         self.measured_polls += self._window_polls
         self._window_began_s = self.busy_s
         self._window_polls = 0

@@ -33,6 +33,7 @@ class Bench:
     def go(self) -> None:
         self.spent_s += self.cost_s
         self.went_s.append(self.time.now_s)
+        self.turns.page_read()
 
     def ask(self, times: int, connects: bool = False) -> None:
         for _ in range(times):
@@ -72,6 +73,26 @@ def test_a_pause_of_the_loop_is_not_made_up_for() -> None:
     before = len(bench.went_s)
     bench.time.run(0.0)
     assert len(bench.went_s) - before <= BURST_S / FIRST_COST_S + 1
+
+
+def test_time_that_others_took_does_not_count() -> None:
+    bench = Bench(0.5, 0.0001)
+    for number in range(2000):
+        # Every third poll is interrupted for ten times as long as it takes.
+        bench.cost_s = 0.001 if number % 48 < 16 else 0.0001
+        bench.ask(1)
+        bench.time.run(0.01)
+    assert bench.turns.cost_s == pytest.approx(0.0001)
+
+
+def test_a_cost_that_grows_is_seen() -> None:
+    bench = Bench(0.5, 0.0001)
+    for cost_s in (0.0001, 0.0008):
+        bench.cost_s = cost_s
+        for _ in range(500):
+            bench.ask(1)
+            bench.time.run(0.01)
+        assert bench.turns.cost_s == pytest.approx(cost_s)
 
 
 def test_connecting_counts_for_more() -> None:
