@@ -50,7 +50,7 @@ class Replies:
     """The replies that never change, as bytes, and a bounded number of those that come again.
 
     Shared by all exchanges of a service, so it also remembers what one stream tells about the others: `headers_shown`,
-    that Envoy sends response headers (the modes in the first message speak of bodies alone).
+    that with response body mode NONE Envoy sends headers (the modes in the first message speak of bodies alone).
     """
 
     __slots__ = (
