@@ -51,7 +51,8 @@ _SIGNALS = {
     Reads.LORA: Signal.LORA,
 }
 # A cost measured over fewer polls may be that of connecting.
-_TRUSTED_POLLS = 512
+_TRUSTED_POLLS = 4096
+_TOLD_STRETCH = 1.5
 
 
 class Scraper:
@@ -158,7 +159,11 @@ class Scraper:
 
     def _measured(self) -> None:
         interval_s, settings = self.interval_s, self.settings
-        if self._stretched or self.turns.measured_polls < _TRUSTED_POLLS or interval_s < 1.1 * settings.interval_s:
+        if (
+            self._stretched
+            or self.turns.measured_polls < _TRUSTED_POLLS
+            or interval_s < _TOLD_STRETCH * settings.interval_s
+        ):
             return
         self._stretched = True
         log.warning(
