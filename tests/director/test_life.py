@@ -152,6 +152,15 @@ def test_a_request_is_routed_to_the_best_endpoint_and_charged() -> None:
     assert bench.in_flight() == [0, 0, 0]
 
 
+def test_every_request_is_told_before_it_is_read() -> None:
+    bench = Bench()
+    told: list[int] = []
+    bench.director.arrived = lambda: told.append(len(bench.routed))
+    for _ in range(3):
+        bench.ask()
+    assert told == [0, 1, 2]
+
+
 def test_a_burst_spreads_because_every_choice_is_charged_at_once() -> None:
     bench = Bench(endpoints=4)
     for _ in range(8):
