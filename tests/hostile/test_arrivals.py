@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 import warnings
 
@@ -138,13 +140,16 @@ def test_a_handshake_that_is_never_finished(loop: str) -> None:
 def test_handshakes_under_way_count_and_make_room(loop: str) -> None:
     hello = _hello()
     limits = {"connections": 60}
-    with running(tls=True, loop=loop, limits=limits) as server, attacked(server, 48 * MIB, tls=client()):
-        with contextlib.ExitStack() as crowd:
-            for number in range(200):
-                crowd.enter_context(silent(server.port, (b"", hello)[number % 2]))
-            for _ in range(3):
-                with Peer(server.port, tls=client()) as peer:
-                    assert peer.call(1).status == "0"
+    with (
+        running(tls=True, loop=loop, limits=limits) as server,
+        attacked(server, 48 * MIB, tls=client()),
+        contextlib.ExitStack() as crowd,
+    ):
+        for number in range(200):
+            crowd.enter_context(silent(server.port, (b"", hello)[number % 2]))
+        for _ in range(3):
+            with Peer(server.port, tls=client()) as peer:
+                assert peer.call(1).status == "0"
 
 
 def test_tls_before_1_2_is_refused() -> None:
@@ -169,9 +174,6 @@ def test_alpn_is_offered_and_http2_spoken_in_any_case(alpn: tuple[str, ...]) -> 
 
 def test_tls_1_2_is_not_renegotiated() -> None:
     """OpenSSL's command-line client asks for it with a line `R`."""
-    import shutil
-    import subprocess
-
     found = shutil.which("openssl")
     if found is None:
         pytest.skip("needs the command `openssl`")
