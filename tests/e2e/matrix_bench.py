@@ -58,6 +58,7 @@ class Picker:
         self._seen = Seen()
         self._charged = False
         bench.open += 1
+        bench.opened += 1
 
     def request(self, request: HttpRequest) -> Outcome | Awaitable[Outcome]:
         """Choose; after `x-wait` seconds, if it says so."""
@@ -108,7 +109,7 @@ class Bench:
         self.seen: dict[str, Seen] = {}
         self.last = Seen()
         self.addresses: dict[str, list[str]] = {}
-        self.open = self.in_flight = 0
+        self.open = self.in_flight = self.opened = 0
         self.port = self.admin_port = 0
         self.ports: dict[str, int] = {}
         self._number = 0
