@@ -58,6 +58,7 @@ class StackConfig:
     picker: tuple[str, ...] = (sys.executable, "-m", "epp", "serve")
     start_timeout_s: float = 30.0
     plugin_dirs: tuple[Path, ...] = ()
+    response_phase: str = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +165,15 @@ class Stack:
         tell()
         for number, host in enumerate(places.pod_hosts):
             await self._children.start(f"pod {host}", pod_argv(host, places.pod_port, number))
-        gateway = EnvoyConfig(places.port, places.picker_port, places.envoy_admin_port)
+        told = config.response_phase != "full"
+        gateway = EnvoyConfig(places.port, places.picker_port, places.envoy_admin_port, access_log=told)
         await self._children.start("Envoy", envoy_argv(config.envoy, gateway))
         for url in pods:
             await _answers(session, url)
         tell(f"{config.pods} simulated pods")
         argv = [*config.picker, *picker_flags(places, config.config_file)]
         argv += [f"--plugin-dir={directory}" for directory in config.plugin_dirs]
+        argv += [f"--response-phase={config.response_phase}"] if told else []
         await self._children.start("the endpoint picker", argv, self._on_picker_line)
         await _picker_ready(places.health_port)
         tell("endpoint picker")

@@ -34,7 +34,12 @@ def main(argv: Sequence[str]) -> int:
         from epp.local.stack import StackConfig
 
         stack = StackConfig(
-            envoy, args.config or DEFAULT_CONFIG, pods=args.pods, port=args.port, plugin_dirs=tuple(args.plugin_dir)
+            envoy,
+            args.config or DEFAULT_CONFIG,
+            pods=args.pods,
+            port=args.port,
+            plugin_dirs=tuple(args.plugin_dir),
+            response_phase=args.response_phase,
         )
         config = SessionConfig(stack, requests=args.requests, exit=args.exit, json=args.json)
         return asyncio.run(Session(config, sys.stdout, sys.stderr).run())
@@ -57,6 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", type=Path, metavar="FILE", help="an EndpointPickerConfig (the one of KServe's tutorial)")
     add("--plugin-dir", type=Path, action="append", default=[], metavar="DIR", help="plugins of your own; repeatable")
     add("--port", type=int, default=8080, metavar="P", help="Envoy's port; 0: free ports for all parts (%(default)s)")
+    add(
+        "--response-phase",
+        choices=("full", "headers", "release", "auto"),
+        default="full",
+        help="how far the picker follows responses; unless full, Envoy's access log tells it their ends (%(default)s)",
+    )
     add("--requests", type=int, default=12, metavar="N", help="requests to send (%(default)s)")
     add("--exit", action="store_true", help="end after the requests, with code 1 if one failed")
     add("--json", action="store_true", help="one JSON object on stdout; the text for people goes to stderr")

@@ -33,6 +33,7 @@ def clusters(config: EnvoyConfig) -> dict[str, dict[str, Any]]:
     [
         {},
         {"epp_tls": False},
+        {"access_log": True},
         {"request_body_mode": "BUFFERED", "response_body_mode": "BUFFERED", "buffer_bytes": 1 << 26},
         {"request_body_mode": "STREAMED", "response_body_mode": "NONE"},
         {"request_body_mode": "BUFFERED_PARTIAL", "response_body_mode": "BUFFERED_PARTIAL"},
@@ -73,6 +74,14 @@ def test_long_generations_meet_no_timeout() -> None:
 def test_the_picker_is_reached_with_tls_or_without() -> None:
     assert "transport_socket" in clusters(CONFIG)["epp"]
     assert "transport_socket" not in clusters(replace(CONFIG, epp_tls=False))["epp"]
+
+
+def test_the_picker_is_told_of_ended_requests_when_asked_for() -> None:
+    assert "access_log" not in manager(CONFIG)
+    [log] = manager(replace(CONFIG, access_log=True))["access_log"]
+    common = log["typed_config"]["common_config"]
+    assert common["grpc_service"]["envoy_grpc"]["cluster_name"] == "epp"
+    assert float(common["buffer_flush_interval"].removesuffix("s")) <= 0.2
 
 
 def test_the_command_line_carries_the_whole_configuration() -> None:
