@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gRPC server on grpcio's asyncio server: the second transport, and the reference for the first.
 
-The same `Call` and `Reply` at the cost of a task and several thread hand-offs per stream. What grpcio bounds by itself
-is left to it (windows, pings, header sizes); `Limits.connections`, `stalled_output_s` and `control_frames` have no
-equal there, and `Metadata.authority` is empty. Draining is coarser: grpcio cancels the few calls that arrive while it
-begins to stop.
+The same `Call` and `Reply` at the cost of a task and several thread hand-offs per stream.
+
+Held here as on libnghttp2: `message_bytes`, `streams`, `header_list_bytes`, `handshake_s`, `stream_window_bytes` (where
+grpcio starts; it may grow it), `queued_output_bytes`; `connections` without making room for newcomers.
+
+What grpcio cannot do, so that it does not hold here: `stalled_output_s`, `control_frames` (its own guards on pings and
+resets are in place), `connection_window_bytes`, `connection_output_bytes`, `incomplete_bytes`. TLS is 1.2 and 1.3 with
+its own cipher suites. `Metadata.authority` is empty. Draining is coarser: grpcio cancels the few calls that arrive
+while it begins to stop, and under a flood of resets also calls of other connections. Use it with peers you trust.
 """
 
 from __future__ import annotations
@@ -40,6 +45,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("epp.transport")
 
 _FOREVER_S = 86_400.0
+_PING_INTERVAL_MS = 1_000
+_PING_STRIKES = 10
+_UNHELD = (
+    "stalled_output_s", "control_frames", "connection_window_bytes", "connection_output_bytes", "incomplete_bytes",
+    "all_incomplete_bytes",
+)  # fmt: skip
 _SETTLE_S = 0.005
 """grpcio shows a cancelled RPC as the end of its messages first; wait for the cancellation before believing it."""
 _PARTING_S = 0.25
@@ -243,15 +254,8 @@ async def listen(
     # grpcio says little about a port it cannot have; a socket of our own finds out why.
     (await listening_socket(host, port)).close()
     router = _Router(services, limits)
-    server: Any = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_concurrent_streams", limits.streams),
-            ("grpc.max_receive_message_length", limits.message_bytes),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.server_handshake_timeout_ms", int(limits.handshake_s * 1_000)),
-        ]
-    )
+    server: Any = grpc.aio.server(options=_options(limits))
+    _warn(limits)
     server.add_generic_rpc_handlers((router,))
     address = shown(host or "::", port)
     try:
@@ -262,6 +266,32 @@ async def listen(
         raise StartError(f"cannot listen on {shown(host, port)}: {error}; choose another port") from error
     await server.start()
     return GrpcioListener(server, bound, router)
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    """grpcio's channel arguments for what it can bound."""
+    return [
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.server_handshake_timeout_ms", int(limits.handshake_s * 1_000)),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
+        ("grpc.max_metadata_size", limits.header_list_bytes),
+        ("grpc.absolute_max_metadata_size", limits.header_list_bytes),
+        ("grpc.http2.lookahead_bytes", limits.stream_window_bytes),
+        # Envoy may be told to ping every few seconds, also while no request is open; more often is an attack.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _PING_INTERVAL_MS),
+        ("grpc.http2.max_ping_strikes", _PING_STRIKES),
+    ]
+
+
+def _warn(limits: Limits) -> None:
+    """Say which bounds somebody set that do not hold here."""
+    unheld = [name for name in _UNHELD if getattr(limits, name) != getattr(DEFAULT_LIMITS, name)]
+    if unheld:
+        log.warning("the grpcio transport does not hold %s; the one on libnghttp2 does", ", ".join(unheld))
 
 
 def _credentials(tls: TlsSource) -> Any:

@@ -202,6 +202,11 @@ class Peer:
         self.say(frame(PING, payload=token))
         return self.until(lambda: token in self.pongs)
 
+    def settings_known(self) -> int:
+        """The header list the server takes, once it has said so."""
+        assert self.until(lambda: 6 in self.settings)
+        return self.settings[6]
+
     def call(self, stream_id: int, said: bytes = b"x") -> Seen:
         """A whole, well-behaved call; what came back."""
         self.say(headers(stream_id), data(stream_id, message(said), end=True))
