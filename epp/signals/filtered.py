@@ -9,8 +9,9 @@ the life of a connection:
 
 Invariants: nothing is taken from a filtered page that has fewer series of a wanted family than the whole page just
 had. All names that the engine's versions gave to a signal are asked for, so that a family which appears later is seen.
-When a filtered page loses a signal or fails, the next one is whole, at once. After a connection has ended, the endpoint
-may be another program: pages are whole again, and forms are tried anew, though not more often than every `PAUSE_S`.
+When a filtered page loses a signal or fails, the next one is whole, at once, and so is one every `RECHECK_S`. After a
+connection has ended, the endpoint may be another program: pages are whole again, and forms are tried anew, though not
+more often than every `PAUSE_S`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from urllib.parse import quote
 from epp.signals.family import Page
 
 PAUSE_S = 30.0
+RECHECK_S = 300.0
 LEAST_BYTES = 2048
 """Smaller pages are not worth it."""
 _LOST = ("connect", "closed", "timeout", "tls")
@@ -43,10 +45,10 @@ class Filtering:
 
     __slots__ = (
         "_baseline",
+        "_began_s",
         "_forms",
         "_names",
         "_refused",
-        "_resume_s",
         "_state",
         "_tried",
         "_whole",
@@ -64,7 +66,7 @@ class Filtering:
         self._forms: list[str] = []
         self._tried = False
         self._refused: set[str] = set()
-        self._resume_s = -math.inf
+        self._began_s = -math.inf
 
     @property
     def active(self) -> bool:
@@ -87,15 +89,17 @@ class Filtering:
     def learn(self, page: Page, start: int, end: int, now_s: float) -> None:
         """`page[start:end]` is good. When it is a whole one, see what it holds, and try to ask for less."""
         if self._state is not _State.WHOLE:
+            if now_s >= self._began_s + RECHECK_S:
+                self.restart()
             return
         self.whole_bytes = end - start
-        if self._tried or now_s < self._resume_s or self.whole_bytes < LEAST_BYTES:
+        if self._tried or now_s < self._began_s + PAUSE_S or self.whole_bytes < LEAST_BYTES:
             return
         names = self._names()
         self._baseline = {name: found for name in names if (found := count(page, name, start, end))}
         if self._baseline:
             self._tried = True
-            self._resume_s = now_s + PAUSE_S
+            self._began_s = now_s
             self._forms = [form for form in forms(self._whole, names) if form not in self._refused]
             self._next_form()
 

@@ -13,12 +13,14 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_asgi_app, make_wsgi_app
 
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
-from epp.signals.filtered import LEAST_BYTES, PAUSE_S, Filtering, count, forms
+from epp.signals.filtered import LEAST_BYTES, PAUSE_S, RECHECK_S, Filtering, count, forms
 from epp.signals.http1 import PageError
 from epp.signals.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
@@ -262,6 +264,43 @@ def test_after_a_reconnect_the_page_is_whole_and_forms_are_tried_anew_at_most_ev
     asked = len(engine.asked)
     world.time.run(1.0)
     assert engine.asked[asked : asked + 3] == ["/metrics", "/metrics?", "/metrics?"]
+
+
+def test_a_family_that_a_filter_hides_when_it_appears_later_is_found_by_the_next_whole_page() -> None:
+    late = b'vllm:num_requests_waiting{engine="0"} 2.0\n'
+    engine = Engine(lambda: WANTED.replace(b"num_requests_waiting", b"x"), ignores)
+    engine.whole = WHOLE.replace(b"num_requests_waiting", b"x")
+    world = world_of(engine)
+    world.time.run(RECHECK_S / 2)
+    assert engine.asked[-1] == "/metrics?"
+    engine.whole += late
+    world.time.run(RECHECK_S)
+    assert world.records[-1][1].waiting == 2.0
+    assert engine.asked[-1] == "/metrics"
+    assert engine.asked.count("/metrics?") > 1000
+
+
+@given(st.data())
+def test_no_signal_is_lost_for_longer_than_to_the_next_whole_page(data: st.DataObject) -> None:
+    """Whatever the forms answer, a page that is used has all that the last whole page had."""
+    families = [line.partition(b"{")[0] for line in WANTED.splitlines()]
+    filters_out = st.lists(st.sampled_from(families), max_size=2)
+    answers = st.one_of(filters_out, st.sampled_from([NOT_FOUND, CLOSED, b"", WHOLE, b"\xff" * 3000]))
+
+    def draw() -> Answer:
+        told = data.draw(answers)
+        if not isinstance(told, list):
+            return told
+        return b"".join(line for line in WANTED.splitlines(True) if line.partition(b"{")[0] not in told)
+
+    engine = Engine(draw, draw)
+    world = world_of(engine)
+    for _ in range(4):
+        world.time.run(0.3)
+        if data.draw(st.booleans()):
+            world.readers["a"].sink.on_reconnect()
+    assert world.records
+    assert {sample for _, sample in world.records} == {SAMPLE}
 
 
 def test_names_that_are_not_known_yet_filter_nothing() -> None:

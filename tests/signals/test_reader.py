@@ -107,6 +107,34 @@ def test_pages_come_over_one_connection(serve: Serve, run: Run) -> None:
     run(main())
 
 
+def test_what_to_ask_for_may_change_at_any_time_even_while_connecting_again(serve: Serve, run: Run) -> None:
+    asked: list[bytes] = []
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        writer.write(HELLO)
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+
+    class Changing(Pages):
+        def on_reconnect(self) -> None:
+            super().on_reconnect()
+            reader.reader.use("/whole")
+
+    async def main() -> None:
+        async with serve(script) as server, client(server.port) as made:
+            nonlocal reader
+            reader = made
+            reader.pages = reader.reader._sink = Changing()
+            assert await reader.get() == b"hello"
+            reader.reader.use("/filtered")
+            assert await reader.get() == b"hello"
+            assert reader.pages.reconnects == 1
+            assert asked == [b"/metrics", b"/filtered", b"/whole"]
+
+    reader: Any = None
+    run(main())
+
+
 def test_odd_pieces_and_a_slow_server(serve: Serve, run: Run) -> None:
     body = bytes(range(256)) * 40
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[i : i + 700]), body[i : i + 700]) for i in range(0, len(body), 700))
