@@ -49,7 +49,9 @@ class ResponseParser:
     the answer needs as far as is known; `end` where the answer ends in the buffer once it is complete.
     """
 
-    __slots__ = ("_at", "_chunk_bytes", "_chunks", "_max_bytes", "_state", "body_end", "body_start", "keep_alive")
+    __slots__ = (
+        "_at", "_chunk_bytes", "_chunks", "_max_bytes", "_state", "_trailers_at", "body_end", "body_start", "keep_alive",
+    )  # fmt: skip
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -57,6 +59,7 @@ class ResponseParser:
         self._at = 0
         self._chunk_bytes = 0
         self._chunks = 0
+        self._trailers_at = 0
         self.body_start = 0
         self.body_end = 0
         self.keep_alive = True
@@ -114,7 +117,8 @@ class ResponseParser:
         if filled > start and not b"HTTP/1.".startswith(buffer[start : min(filled, start + 7)]):
             raise _not_http(bytes(buffer[start : min(filled, start + 40)]))
         end = buffer.find(b"\r\n\r\n", start, filled)
-        if max(end, filled if end < 0 else 0) > MAX_HEAD_BYTES:
+        # As much of the line's end as may be there already does not count, so that no cut makes a difference.
+        if (end if end >= 0 else filled - 3) > MAX_HEAD_BYTES:
             raise PageError("too-large", f"the answer's head is over {MAX_HEAD_BYTES} bytes")
         if end < 0:
             return False
@@ -160,7 +164,7 @@ class ResponseParser:
 
     def _read_chunk_line(self, buffer: bytearray, filled: int) -> bool:
         end = buffer.find(b"\r\n", self._at, filled)
-        if (end if end >= 0 else filled) - self._at > _MAX_CHUNK_LINE_BYTES:
+        if (end if end >= 0 else filled - 1) - self._at > _MAX_CHUNK_LINE_BYTES:
             raise PageError("protocol", "the answer's chunks have no sizes")
         if end < 0:
             return False
@@ -174,6 +178,7 @@ class ResponseParser:
             raise PageError("too-large", f"the answer has over {MAX_CHUNKS} chunks")
         self._grow(self._chunk_bytes)
         self._state = _State.CHUNK_DATA if self._chunk_bytes else _State.TRAILERS
+        self._trailers_at = self._at
         return True
 
     def _read_chunk_data(self, buffer: bytearray, filled: int) -> bool:
@@ -194,7 +199,7 @@ class ResponseParser:
 
     def _read_trailer(self, buffer: bytearray, filled: int) -> bool:
         end = buffer.find(b"\r\n", self._at, filled)
-        if (end if end >= 0 else filled) - self._at > MAX_HEAD_BYTES:
+        if (end if end >= 0 else filled - 1) - self._trailers_at > MAX_HEAD_BYTES:
             raise PageError("too-large", f"the answer's trailers are over {MAX_HEAD_BYTES} bytes")
         if end < 0:
             return False

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from epp.signals.http1 import MAX_CHUNKS, REASONS, PageError, ResponseParser
+from epp.signals.http1 import MAX_CHUNKS, MAX_HEAD_BYTES, REASONS, PageError, ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -163,3 +163,44 @@ def test_any_bytes_are_an_answer_or_an_error_or_too_few(raw: bytes, cuts: list[i
         assert error.reason in REASONS
     else:
         assert result is None or len(result[1]) <= 1000 or not result[0].keep_alive
+
+
+@pytest.mark.parametrize(
+    ("head", "unit"),
+    [
+        (CHUNKED + b"0\r\n", b"a:b\r\n"),
+        (OK, b"a:b\r\n"),
+        (OK + b"A: ", b"x"),
+        (CHUNKED, b"0"),
+    ],
+)
+def test_what_has_no_end_is_given_up_at_the_same_place_however_it_is_cut(head: bytes, unit: bytes) -> None:
+    raw = head + unit * (2 * MAX_HEAD_BYTES // len(unit))
+    assert len({given_up(raw, step)[0] for step in (len(raw), 1000, 1)}) == 1
+    assert given_up(raw, 1)[1] <= MAX_HEAD_BYTES + len(head) + 8
+
+
+def given_up(raw: bytes, step: int) -> tuple[str, int]:
+    """Why, and after how many bytes."""
+    parser, buffer = ResponseParser(1 << 30), bytearray(raw)
+    for filled in range(step, len(raw) + 1, step):
+        try:
+            parser.advance(buffer, filled)
+        except PageError as error:
+            return error.reason, filled
+    raise AssertionError("it was read to its end")
+
+
+@pytest.mark.parametrize("spare", [-2, -1, 0, 1, 2])
+def test_a_head_of_the_limit_is_taken_or_not_however_it_is_cut(spare: int) -> None:
+    head = OK + b"Content-Length: 0\r\nX: "
+    raw = head + b"x" * (MAX_HEAD_BYTES + spare - len(head)) + b"\r\n\r\n"
+    for cuts in ([], [len(raw) - 1], [len(raw) - 2], [len(raw) - 3], [len(raw) - 4]):
+        try:
+            found = read(raw, cuts)
+        except PageError as error:
+            assert error.reason == "too-large"
+            assert spare > 0
+        else:
+            assert found is not None
+            assert spare <= 0
