@@ -49,6 +49,8 @@ _ROUTE_BYTES = 8 * 1024
 """What the answer to the headers is taken to have at most, before there is one."""
 _FRAMES_BYTES = 1024
 """What the transport puts around our messages."""
+MOST_PARSED_BYTES = 4 * 1024 * 1024
+"""What a message may hold beside a body: parsed, two bytes may take sixty."""
 _MESSAGE_BYTES = 64
 """What a waiting message counts beyond its own bytes."""
 
@@ -83,7 +85,7 @@ class Exchange:
         self._request_at = self._response_at = _NOTHING
         self._headers: Mapping[str, str] = {}
         self._metadata: dict[str, dict[str, Any]] = {}
-        self._body: list[bytes] = []
+        self._body: bytes | bytearray | None = None
         self._body_bytes = 0
         self._from_body = False
         self._asked = False
@@ -111,6 +113,10 @@ class Exchange:
                 if kind_byte == _RESPONSE_BODY:
                     return self._response_body(encoded, piece, end)
                 return self._request_body(encoded, piece, end)
+        if len(data) > MOST_PARSED_BYTES and len(data) - wire.body_bytes(data) > MOST_PARSED_BYTES:
+            raise ProtocolError(
+                f"ext_proc: a message of {len(data)} bytes that is no body; headers have limits in Envoy"
+            )
         try:
             message = parse(data)
         except DecodeError:
@@ -134,7 +140,7 @@ class Exchange:
         """The stream is over; the handler is told once, whoever calls first."""
         if not self._closed:
             self._closed = True
-            self._body = []
+            self._body = None
             self._handler.closed(self._end_shown() if end is End.GONE else end)
 
     def _take(self, message: ProcessingRequest, data: bytes) -> list[bytes]:
@@ -216,16 +222,27 @@ class Exchange:
             return [self._replies.request_body]
         if self._closed:
             return []
-        self._body.append(piece)
-        self._body_bytes += len(piece)
+        body = self._collect(piece)
         if self._from_body:
             self._request_at = _ENDED
-            return self._ask(b"".join(self._body), self._mode is BodyMode.BUFFERED or end)
-        if self._body_bytes > self._limit_bytes:
-            return self._ask(b"".join(self._body), False)
-        if end:
-            return self._ask(self._body[0] if len(self._body) == 1 else b"".join(self._body), True)
-        return []
+            return self._ask(bytes(body), self._mode is BodyMode.BUFFERED or end)
+        if len(body) > self._limit_bytes:
+            return self._ask(bytes(body), False)
+        return self._ask(bytes(body), True) if end else []
+
+    def _collect(self, piece: bytes) -> bytes | bytearray:
+        """Add a piece to the request's body; returns all of it. The only piece, as most are, is not copied."""
+        body = self._body
+        if not body:
+            body = piece
+        elif piece:
+            # A list of pieces would cost many times its bytes where they are small.
+            if not isinstance(body, bytearray):
+                body = bytearray(body)
+            body += piece
+        self._body = body
+        self._body_bytes = len(body)
+        return body
 
     def _request_trailers(self) -> list[bytes]:
         if self._request_at in (_NOTHING, _TRAILERS):
@@ -235,12 +252,12 @@ class Exchange:
             return [self._replies.request_trailers]
         if self._closed:
             return []
-        return self._ask(b"".join(self._body) if self._body else None, True)
+        return self._ask(None if self._body is None else bytes(self._body), True)
 
     def _ask(self, body: bytes | None, complete: bool) -> list[bytes]:
         self._asked = True
         if body is not None:
-            self._body = [body]
+            self._body = body
         fixed = self._from_body and self._request_at is _TRAILERS
         outcome = self._handler.request(
             HttpRequest(
@@ -261,12 +278,12 @@ class Exchange:
             out = [replies.route_trailers(outcome) if trailers else replies.route_body(outcome)]
         else:
             out = [self._replies.route(outcome)]
-            if self._body:
-                body = self._body[0] if outcome.body is None else outcome.body
+            if self._body is not None:
+                body = bytes(self._body) if outcome.body is None else outcome.body
                 out.extend(self._replies.pieces(wire.REQUEST_BODY, body, self._request_at is _ENDED))
             if trailers:
                 out.append(self._replies.request_trailers)
-        self._body = []
+        self._body = None
         self._watch = outcome.watch
         if self._watch is Watch.NOTHING:
             # A response may begin before all of this has reached the endpoint; it must find the stream still there.

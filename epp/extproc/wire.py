@@ -49,6 +49,17 @@ def read_body(data: bytes) -> Body | None:
     return None if rest else (data[start:stop], body, False)
 
 
+def body_bytes(data: bytes) -> int:
+    """Bytes of a message that are the body at its front, 0 when there is none; the body itself is not looked at."""
+    if data[0] not in _REPLY_TAGS:
+        return 0
+    try:
+        size, start = _length(data, 1)
+    except IndexError:
+        return 0
+    return min(start + size, len(data))
+
+
 def encode_body(body: bytes, end: bool) -> bytes:
     """A piece in the encoding that both messages share."""
     head = b"\x0a" + _varint(len(body)) + body if body else b""

@@ -10,6 +10,7 @@ import pytest
 
 from epp.contract.errors import ProtocolError
 from epp.extproc import BodyMode, End, Exchange, Immediate, Outcome, Route, Watch
+from epp.extproc.exchange import MOST_PARSED_BYTES
 from epp.extproc.replies import CHUNK_BYTES
 from epp.protos.ext_proc_pb2 import ProcessingRequest, ProcessingResponse
 from tests.extproc.messages import (
@@ -166,6 +167,29 @@ def test_a_body_over_the_limit_is_decided_on_its_beginning() -> None:
     assert machine.receive(body(b"x" * 10, False)) == []
     assert kinds(machine.receive(body(b"x", False))) == ["immediate_response"]
     assert not handler.requests[0].body_complete
+
+
+def test_a_body_in_many_pieces_is_put_together_and_handed_on() -> None:
+    handler = Recorder()
+    machine = exchange(handler)
+    machine.receive(headers())
+    for piece in (b"", b"ab", b"", b"cd", b"e"):
+        assert machine.receive(body(piece, False)) == []
+    assert not isinstance(machine._body, list)
+    replies = decoded(machine.receive(body(b"", True)))
+    assert handler.requests[0].body == b"abcde"
+    assert [r.request_body.response.body_mutation.streamed_response.body for r in replies[1:]] == [b"abcde"]
+
+
+def test_what_is_no_body_must_be_small() -> None:
+    machine = exchange(Recorder())
+    with pytest.raises(ProtocolError, match="no body"):
+        machine.receive(headers(("x", "y" * MOST_PARSED_BYTES)))
+    machine = exchange(Recorder(), limit=1 << 24)
+    machine.receive(headers())
+    large = ProcessingRequest.FromString(body(b"x" * (MOST_PARSED_BYTES + 10), True))
+    large.metadata_context.filter_metadata["n"].update({"k": "v"})
+    assert machine.receive(large.SerializeToString())
 
 
 def test_a_route_that_wants_no_response_ends_after_the_request_phase() -> None:

@@ -93,3 +93,13 @@ def test_kept_heads_are_bounded() -> None:
     for size in range(wire.KEPT_HEADS + 10):
         heads.reply(wire.RESPONSE_BODY, b"x" * size if size < 9 else wire.encode_body(b"x" * size, False))
     assert len(heads._kept) <= wire.KEPT_HEADS
+
+
+@pytest.mark.parametrize("metadata", [False, True])
+@pytest.mark.parametrize("size", [0, 5, 200, 70_000])
+def test_the_bytes_of_the_body_are_known_without_reading_it(size: int, metadata: bool) -> None:
+    alone = request_message(wire.REQUEST_BODY, b"x" * size, True)
+    assert wire.body_bytes(request_message(wire.REQUEST_BODY, b"x" * size, True, metadata)) == len(alone)
+    assert wire.body_bytes(alone[:-1]) == len(alone) - 1
+    assert wire.body_bytes(b"\x12" + alone[1:]) == 0
+    assert wire.body_bytes(b"\x22" + b"\xff" * 40) == 0
