@@ -258,6 +258,6 @@ class _Builder:
                 self._findings.mistake(line, f"{show(text)} is not {kind}, as its tag says")
                 return None
         if isinstance(value, float) and not math.isfinite(value):
-            self._findings.mistake(line, f"{text} is not a number of JSON; allowed: a finite number")
+            self._findings.mistake(line, f"{text[:80]} is not a number of JSON; allowed: a finite number")
             return None
         return value
