@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +61,15 @@ class Leg:
         return self.messages / self.streams
 
 
-async def run_leg(served: Served, load: Load) -> Leg:
+async def run_leg(served: Served, load: Load, cpu_s_of: Callable[[int], float] = proc.cpu_s) -> Leg:
     """Apply `load`. Raises BenchmarkError when a request failed: such a stretch measures something else."""
     pid = served.picker.pid
     before = served.counters()
-    cpu_s, started_s = proc.cpu_s(pid), time.perf_counter()
+    cpu_s, started_s = cpu_s_of(pid), time.perf_counter()
     clients = await _clients(load.argv(served.port))
     # Streams of the last answers are being closed.
     await asyncio.sleep(_SETTLE_S)
-    cpu_s, wall_s = proc.cpu_s(pid) - cpu_s, time.perf_counter() - started_s
+    cpu_s, wall_s = cpu_s_of(pid) - cpu_s, time.perf_counter() - started_s
     after = served.counters()
     leg = Leg(
         streams=after["streams_started"] - before["streams_started"],

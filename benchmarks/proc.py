@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -18,6 +19,20 @@ def cpu_s(pid: int) -> float:
         return parse_stat(Path(f"/proc/{pid}/stat").read_text()) / _TICKS_PER_S
     except FileNotFoundError:
         raise ProcessLookupError(f"process {pid} is gone") from None
+
+
+def threads_cpu_s(pid: int) -> float:
+    """CPU seconds of the threads that the process has now, exact; what ended threads used is not in it.
+
+    Raises ProcessLookupError when it is gone.
+    """
+    texts = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            texts.append(thread.read_text())
+    if not texts:
+        raise ProcessLookupError(f"process {pid} is gone")
+    return sum(int(text.split()[0]) for text in texts) / 1e9
 
 
 def resident_bytes(pid: int) -> int:

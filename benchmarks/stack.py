@@ -31,18 +31,20 @@ from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
 PODS = 4
 READY_S = 30.0
 SERVING = 1
-SCRAPE_INTERVAL = "10s"
+SCRAPING = ("--refresh-metrics-interval", "10s")
 """Scraping has a row of its own; here it would be charged to requests."""
 SEED_CONFIG = Path(epp.local.__file__).with_name("seed-config.yaml")
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """An endpoint picker to measure."""
+    """An endpoint picker to measure: `flags` are added to its own, `envoy` to its Envoy's `EnvoyConfig`."""
 
     name: str
     tls: bool
     reference: bool = False
+    flags: tuple[str, ...] = ()
+    envoy: tuple[tuple[str, Any], ...] = ()
 
 
 ECHO = Variant("bare grpc.aio echo", tls=False, reference=True)
@@ -93,10 +95,11 @@ class Stack:
             await wait_for_port(picker, epp_port)
         else:
             health_port = self.port()
-            argv = self.epp_argv(variant, pods, epp_port, health_port, ["--refresh-metrics-interval", SCRAPE_INTERVAL])
+            argv = self.epp_argv(variant, pods, epp_port, health_port, [*SCRAPING, *variant.flags])
             picker = await self.children.start(variant.name, argv)
             await wait_for_serving(picker, health_port)
-        config = EnvoyConfig(port=port, epp_port=epp_port, admin_port=admin_port, epp_tls=variant.tls)
+        more: dict[str, Any] = dict(variant.envoy)
+        config = EnvoyConfig(port=port, epp_port=epp_port, admin_port=admin_port, epp_tls=variant.tls, **more)
         envoy = await self.children.start("Envoy", envoy_argv(find_envoy(), config))
         await wait_for_port(envoy, port)
         return Served(variant, picker, port, admin_port)

@@ -45,6 +45,7 @@ from epp.service.listeners import Listeners, every_interface, open_listeners
 from epp.service.options import Options
 from epp.service.sources import source_of
 from epp.service.wiring import (
+    WATCHED,
     decision_log_of,
     observe,
     plan_of,
@@ -189,6 +190,8 @@ class Process:
             log.warning("configuration %s: %s", configuration.source, warning)
         for note in configuration.notes:
             log.info("configuration %s: %s", configuration.source, note)
+        if self._options.response_phase != "full":
+            log.info("responses: %s", WATCHED[plan.watch])
         before, self._assembly = self._assembly, assembly
         if before is not None and _discovery_of(before) != _discovery_of(assembly):
             log.warning("configuration %s: another discovery takes effect at the next start", configuration.source)

@@ -39,6 +39,12 @@ from epp.signals.settings import ScrapeSettings
 from epp.signals.target import Record
 
 _WATCHES = {"full": Watch.BODY, "headers": Watch.HEADERS, "release": Watch.NOTHING}
+WATCHED = {
+    Watch.BODY: "full, they are followed to their end",
+    Watch.HEADERS: "headers, they are followed to their headers; Envoy's access log or an estimate tells their end",
+    Watch.NOTHING: "release, they are not followed; Envoy's access log or an estimate tells their end",
+}
+"""What is said of responses at the start."""
 
 
 def plan_of(assembly: Assembly, clock: Clock, watch: Watch = Watch.BODY) -> Plan:

@@ -19,7 +19,7 @@ import pytest
 from epp.director.estimate import FIRST
 from tests.e2e.client import JSON, chat, head, post, receive
 from tests.e2e.pod import sse_body
-from tests.e2e.stack import SEED_YAML, Epp, Page, Stack, envoy, pods, serving, stack
+from tests.e2e.stack import SEED_YAML, Epp, Page, Stack, connection_manager, envoy, pods, serving, stack
 
 pytestmark = pytest.mark.envoy
 
@@ -102,6 +102,25 @@ def test_answers_arrive_whole_in_every_phase(phase: str, modes: dict[str, Any], 
         assert page.sum(ENDS) == log_ends
         assert page.sum("llm_d_epp_request_duration_seconds_count") == FIRST + 5
         assert not running.epp.complaints()
+
+
+def shows_no_response(document: dict[str, Any]) -> None:
+    mode = connection_manager(document)["http_filters"][0]["typed_config"]["processing_mode"]
+    mode |= {"response_header_mode": "SKIP", "response_body_mode": "NONE", "response_trailer_mode": "SKIP"}
+
+
+@pytest.mark.parametrize("phase", ["full", "release"])
+def test_an_envoy_that_shows_no_response_at_all(phase: str) -> None:
+    flags = ("--config-text", SEED_YAML, f"--response-phase={phase}")
+    with stack(*flags, access_log=True, adapt=shows_no_response) as running:
+        for _ in range(3):
+            assert post(running.port, BODY, {"x-do": "sse 20 1"}).body == sse_body(20)
+        page = until(running.epp, nothing_booked)
+        assert page.sum(ENDS, source="log") == 3
+        with closing(stream(running.port, "sse 50 10", "booked")) as sock:
+            until(running.epp, lambda page: page.sum("epp_unwatched_requests") == 1)
+            assert receive(sock).body == sse_body(50)
+        until(running.epp, nothing_booked)
 
 
 def test_what_is_not_watched_is_not_sent(released: Stack) -> None:
