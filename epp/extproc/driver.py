@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -43,13 +44,19 @@ class Outlet(Protocol):
         ...
 
 
+_LINES_PER_S = 10
+
+
 class Notices:
-    """What is said once, however many streams it is true of."""
+    """What is said once, or seldom, however many streams it is true of. `clock` gives monotonic seconds."""
 
-    __slots__ = ("_observed",)
+    __slots__ = ("_clock", "_lines", "_observed", "_since_s")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._observed = False
+        self._clock = clock
+        self._since_s = clock()
+        self._lines = 0
 
     def observed(self) -> None:
         """A stream in observability mode."""
@@ -59,6 +66,15 @@ class Notices:
                 "ext_proc: the filter has observability_mode, in which Envoy takes no answers: requests are neither "
                 "routed nor counted; remove observability_mode from the filter's configuration"
             )
+
+    def refused(self, error: ProtocolError) -> None:
+        """A peer broke the protocol: a line, unless there were `_LINES_PER_S` this second."""
+        now_s = self._clock()
+        if now_s - self._since_s >= 1.0:
+            self._since_s, self._lines = now_s, 0
+        self._lines += 1
+        if self._lines <= _LINES_PER_S:
+            log.warning("%s", error)
 
 
 class Driver:
@@ -116,7 +132,7 @@ class Driver:
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, ProtocolError):
-            log.warning("%s", error)
+            self._notices.refused(error)
         else:
             log.error("the handler raised: %r", error, exc_info=error)
         self._exchange.finished = True
