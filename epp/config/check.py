@@ -50,7 +50,11 @@ def check(config: str, plugin_dir: str | None, *, strict: bool) -> Configuration
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="epp check", description="Check an EndpointPickerConfig and print its plan.")
+    parser = argparse.ArgumentParser(
+        prog="epp check",
+        description="Check an EndpointPickerConfig and print its plan.",
+        epilog="`epp check [CONFIG] --probe` asks every endpoint as well; `epp check --probe --help` tells its options.",
+    )
     parser.add_argument("config", metavar="CONFIG", help="YAML or JSON file, or - for standard input")
     parser.add_argument("--plugin-dir", metavar="DIR", help="directory whose .py files define more plugins")
     parser.add_argument("--strict", action="store_true", help="refuse unknown plugin parameters instead of warning")
