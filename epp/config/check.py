@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="epp check",
         description="Check an EndpointPickerConfig and print its plan.",
-        epilog="`epp check [CONFIG] --probe` asks every endpoint as well; `epp check --probe --help` tells its options.",
+        epilog="`epp check [CONFIG] --probe` asks every endpoint too; `epp check --probe --help` tells the options.",
     )
     parser.add_argument("config", metavar="CONFIG", help="YAML or JSON file, or - for standard input")
     parser.add_argument("--plugin-dir", metavar="DIR", help="directory whose .py files define more plugins")
