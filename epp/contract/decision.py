@@ -77,9 +77,10 @@ class ProfileResult(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     def best(self, count: int) -> IntArray:
         """Positions of the `count` best candidates and of the picked ones, ascending."""
-        if count >= len(self.total):
-            return np.arange(len(self.total))
-        return np.union1d(np.argpartition(self.total, -count)[-count:], self.picked)
+        keep = np.zeros(len(self.total), dtype=np.bool_)
+        keep[self.total.argpartition(-count)[-count:] if count < len(keep) else slice(None)] = True
+        keep[list(self.picked)] = True
+        return keep.nonzero()[0]
 
     def only(self, positions: IntArray) -> ProfileResult:
         """The same, but of the candidates in `positions` (ascending, the picked ones among them) alone."""
@@ -89,7 +90,7 @@ class ProfileResult(msgspec.Struct, frozen=True, eq=False, gc=False):
             self.filters,
             tuple([ScoreTrace(s.name, s.weight, s.raw.take(positions), s.error) for s in self.scores]),
             self.total.take(positions),
-            tuple(np.searchsorted(positions, self.picked).tolist()),
+            tuple(positions.searchsorted(self.picked).tolist()),
             self.omitted + len(self.total) - len(positions),
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from epp.contract.decision import Decision, ProfileResult, profile_fields, standing_fields
+from epp.contract.decision import Decision, ProfileResult, profile_fields
 from epp.contract.requests import Completion, InferenceRequest
 from epp.contract.signals import Signal
 from epp.contract.snapshot import SHOWN, Snapshot
@@ -23,7 +23,7 @@ from epp.contract.snapshot import SHOWN, Snapshot
 VERSION = 1
 """Of the form `as_dict` has; a new one may add fields without another number."""
 
-MOST_CANDIDATES = 128
+MOST_CANDIDATES = 256
 """A record keeps the best so many candidates of each profile."""
 
 AGES: Mapping[str, Signal] = {
@@ -133,26 +133,60 @@ def _profile(result: ProfileResult, known: Snapshot | None, full: bool) -> dict[
     if result.omitted:
         fields["omitted"] = result.omitted
     winner, second = result.picked[0], result.runner_up()
-    shown = [("picked", winner)] if second is None else [("picked", winner), ("runner_up", second)]
-    for name, position in shown:
-        fields[name]["signals"] = _signals(result, known, position)
+    first = [winner] if second is None else [winner, second]
+    rest = [at for at in np.argsort(-result.total, kind="stable").tolist() if at not in first] if full else []
+    standings = _standings(result, known, [*first, *rest])
+    fields["picked"] = standings[0]
+    if second is not None:
+        fields["runner_up"] = standings[1]
     if full:
-        best_first = np.argsort(-result.total, kind="stable").tolist()
-        others = [position for position in best_first if position not in (winner, second)]
-        fields["others"] = [
-            {**standing_fields(result, position), "signals": _signals(result, known, position)} for position in others
-        ]
+        fields["others"] = standings[len(first) :]
     return fields
 
 
-def _signals(result: ProfileResult, known: Snapshot | None, position: int) -> dict[str, Any] | None:
-    """What was known of a candidate when the choice was made, and how old that was; None as an age: never heard."""
-    if known is None:
-        return None
-    at = _position(known, int(result.endpoints.rows[position]))
-    fields: dict[str, Any] = {name: _rounded(known.column(name).item(at)) for name in SHOWN}
-    fields["age_s"] = {name: _rounded(known.age_s(signal).item(at)) for name, signal in AGES.items()}
-    return fields
+def _standings(result: ProfileResult, known: Snapshot | None, positions: list[int]) -> list[dict[str, Any]]:
+    """How the candidates at `positions` came out, and what was known of each when the choice was made. An age of None:
+    never heard."""
+    at = np.array(positions)
+    totals = result.total.take(at).round(6).tolist()
+    scores = [
+        (s.name, s.weight, *[values.take(at).round(6).tolist() for values in (s.raw, s.clamped, s.weighted)])
+        for s in result.scores
+    ]
+    signals = None if known is None else _signals(known.only(result.endpoints.rows.take(at)))
+    standings = []
+    for number, position in enumerate(positions):
+        endpoint = result.endpoints[position]
+        standings.append(
+            {
+                "endpoint": endpoint.id,
+                "address": endpoint.address,
+                "total": totals[number],
+                "scores": {
+                    name: {
+                        "raw": raw[number],
+                        "clamped": clamped[number],
+                        "weight": weight,
+                        "weighted": weighted[number],
+                    }
+                    for name, weight, raw, clamped, weighted in scores
+                },
+                "signals": signals[number] if signals is not None else None,
+            }
+        )
+    return standings
+
+
+def _signals(known: Snapshot) -> list[dict[str, Any]]:
+    values = zip(*[known.column(name).round(6).tolist() for name in SHOWN], strict=True)
+    ages = zip(*[known.age_s(signal).round(6).tolist() for signal in AGES.values()], strict=True)
+    return [
+        {
+            **dict(zip(SHOWN, of_one, strict=True)),
+            "age_s": {name: age if math.isfinite(age) else None for name, age in zip(AGES, old, strict=True)},
+        }
+        for of_one, old in zip(values, ages, strict=True)
+    ]
 
 
 def _position(known: Snapshot, row: int) -> int:
@@ -171,8 +205,8 @@ def _limited(decision: Decision) -> Decision:
     }
     known = decision.known
     if known is not None:
-        kept = np.unique(np.concatenate([result.endpoints.rows for result in results.values()]))
-        known = known.only(kept)
+        kept = [result.endpoints.rows for result in results.values()]
+        known = known.only(kept[0] if len(kept) == 1 else np.unique(np.concatenate(kept)))
     return Decision(
         decision.request_id,
         decision.model,

@@ -24,7 +24,7 @@ from epp.contract.snapshot import snapshot
 from epp.observe.decisionline import BLOCK_TOKENS, MOST_BLOCKS, LineMaker, prompt_hashes
 from epp.observe.decisionlog import DecisionLog
 from epp.observe.logged import LogError, read_decisions
-from epp.observe.record import Record
+from epp.observe.record import MOST_CANDIDATES, Record
 from epp.observe.rotation import RotatingFile
 from epp.testing import make_endpoints, make_request
 
@@ -311,7 +311,7 @@ def test_of_a_large_pool_the_best_are_written(tmp_path: Path) -> None:
     path.write_bytes(maker().line(ended(record)))
     [one] = read_decisions(path)
     assert one.candidates == 501
-    assert len(one.endpoints) == 128
-    assert one.profile.omitted == 500 - 128
+    assert len(one.endpoints) == MOST_CANDIDATES
+    assert one.profile.omitted == 500 - MOST_CANDIDATES
     assert one.profile.best() == one.profile.picked[0]
     assert one.endpoints[one.chosen] == record.decision.target.id
