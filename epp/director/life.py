@@ -32,13 +32,13 @@ from epp.contract.requests import Cause, Completion, InferenceRequest
 from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, WORKER_HEADERS, echo
 from epp.director.held import Held
 from epp.director.producing import finish, produce
+from epp.director.response import Response
 from epp.director.telling import DECISION, summary, with_scores
 from epp.endpoints.lease import Lease
 from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 from epp.observe.recorder import Record, Series
 from epp.requests.encoding import decode, is_encoded
 from epp.requests.parser import OPAQUE, request_path
-from epp.requests.usage import UsageReader
 from epp.scheduling.guard import Guarded
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class Life:
     """One HTTP request, as `extproc.Handler`."""
 
     __slots__ = (
-        "_bytes", "_decision", "_director", "_first_byte_s", "_last_byte_s", "_lease", "_new_id", "_plan", "_reached",
-        "_received_s", "_record", "_request", "_series", "_status", "_streaming", "_usage", "_watch",
+        "_decision", "_director", "_lease", "_new_id", "_plan", "_received_s", "_record", "_request", "_response",
+        "_series", "_watch",
     )  # fmt: skip
 
     def __init__(self, director: Director) -> None:
@@ -76,14 +76,9 @@ class Life:
         self._record: Record | None = None
         self._lease: Lease | None = None
         self._series: Series | None = None
-        self._usage: UsageReader | None = None
+        self._response: Response | None = None
         self._new_id = False
-        self._reached = self._streaming = False
-        self._status: int | None = None
         self._watch = Watch.BODY
-        self._first_byte_s: float | None = None
-        self._last_byte_s = 0.0
-        self._bytes = 0
 
     def request(self, http: HttpRequest) -> Outcome | Awaitable[Outcome]:
         """Read it, choose, charge; an error becomes the envelope."""
@@ -230,20 +225,16 @@ class Life:
 
     def response_headers(self, headers: Mapping[str, str], end: bool) -> HeaderList:
         """The endpoint answered."""
-        self._reached = True
-        status = headers.get(":status", "")
-        self._status = int(status) if len(status) == 3 and status.isascii() and status.isdigit() else None
-        if self._status == 503 and UPSTREAM_TIME not in headers and self._lease is not None:
-            # Envoy could not reach the endpoint, so nobody else should be sent there for now.
-            self._director.pool.suspect(self._lease.endpoint, UNREACHED_S)
-        kind = headers.get("content-type", "")
-        self._streaming = "text/event-stream" in kind
-        if (self._streaming or "json" in kind) and not is_encoded(headers.get("content-encoding")):
-            self._usage = UsageReader()
-        if self._watch is Watch.HEADERS and self._lease is not None:
-            self._first_byte_s = self._director.clock() - self._received_s
-            self._lease.first_byte()
-        settings = self._director.settings
+        director, lease = self._director, self._lease
+        self._response = response = Response(headers)
+        if lease is not None:
+            if response.status == 503 and UPSTREAM_TIME not in headers:
+                # Envoy could not reach the endpoint, so nobody else should be sent there for now.
+                director.pool.suspect(lease.endpoint, UNREACHED_S)
+            if self._watch is Watch.HEADERS:
+                response.first_byte_s = director.clock() - self._received_s
+                lease.first_byte()
+        settings = director.settings
         if not (settings.echo_headers or settings.emit_decision):
             return WENT_INTO_RESPONSE
         told = [*WENT_INTO_RESPONSE, *(echo(headers) if settings.echo_headers else ())]
@@ -253,21 +244,10 @@ class Life:
 
     def response_body(self, chunk: bytes, end: bool) -> None:
         """A piece of the answer passes by."""
-        if not chunk:
-            return
-        now_s = self._director.clock()
-        if self._first_byte_s is None:
-            self._first_byte_s = now_s - self._received_s
-            if self._lease is not None:
+        if chunk and self._response is not None:
+            at_s = self._director.clock() - self._received_s
+            if self._response.piece(chunk, at_s, self._series) and self._lease is not None:
                 self._lease.first_byte()
-            if self._series is not None:
-                self._series.first_byte(self._first_byte_s, self._streaming)
-        elif self._streaming and self._series is not None:
-            self._series.inter_token(now_s - self._last_byte_s)
-        self._last_byte_s = now_s
-        self._bytes += len(chunk)
-        if self._usage is not None:
-            self._usage.feed(chunk)
 
     def closed(self, end: End) -> None:
         """Release what was held, and tell how it ended."""
@@ -275,37 +255,35 @@ class Life:
             if self._series is not None:
                 self._series.finished(None, False)
             return
-        if end is End.UNWATCHED and (self._status is None or self._status < FAILED_STATUS):
+        response = self._response
+        if end is End.UNWATCHED and (response is None or response.status is None or response.status < FAILED_STATUS):
             self._director.unwatched.hold(self._held(self._request, self._decision, self._lease))
             return
         self._lease.release()
         completion = Completion(
             cause=_CAUSES[end],
-            reached_endpoint=self._reached,
-            status=self._status,
-            usage=self._usage.result() if self._usage is not None else None,
+            reached_endpoint=response is not None,
+            status=response.status if response is not None else None,
+            usage=response.usage() if response is not None else None,
             duration_s=self._director.clock() - self._received_s,
-            first_byte_s=self._first_byte_s,
-            response_bytes=self._bytes,
+            first_byte_s=response.first_byte_s if response is not None else None,
+            response_bytes=response.body_bytes if response is not None else 0,
         )
         for hook in self._plan.done_hooks:
             try:
                 hook.plugin.on_done(self._request, self._decision, completion)
             except Exception as error:
                 hook.failed(error)
-        self._director.recorder.finished(self._request, self._series, completion, self._streaming, self._record)
+        streaming = response is not None and response.streaming
+        self._director.recorder.finished(self._request, self._series, completion, streaming, self._record)
         if self._watch is not self._plan.watch:
-            self._director.unwatched.learn(self._request, completion, self._streaming)
+            self._director.unwatched.learn(self._request, completion, streaming)
 
     def _held(self, request: InferenceRequest, decision: Decision, lease: Lease) -> Held:
+        response, hooks = self._response, self._plan.done_hooks
         return Held(
-            request,
-            decision,
-            lease,
-            self._plan.done_hooks,
-            self._record,
-            self._series,
-            streaming=request.stream if self._status is None else self._streaming,
-            status=self._status,
-            first_byte_s=self._first_byte_s,
-        )
+            request, decision, lease, hooks, self._record, self._series,
+            streaming=request.stream if response is None or response.status is None else response.streaming,
+            status=response.status if response is not None else None,
+            first_byte_s=response.first_byte_s if response is not None else None,
+        )  # fmt: skip

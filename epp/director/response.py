@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is seen of an endpoint's answer while it passes by. Times are seconds since the request arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from epp.contract.requests import Usage
+from epp.observe.recorder import Series
+from epp.requests.encoding import is_encoded
+from epp.requests.usage import UsageReader
+
+
+class Response:
+    """One answer, from its headers on.
+
+    * status: None when it is none of three digits; streaming: whether it is a stream of events
+    * first_byte_s: when its body began, None before that; body_bytes: what has passed
+    """
+
+    __slots__ = ("_last_s", "_usage", "body_bytes", "first_byte_s", "status", "streaming")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        status = headers.get(":status", "")
+        self.status = int(status) if len(status) == 3 and status.isascii() and status.isdigit() else None
+        kind = headers.get("content-type", "")
+        self.streaming = "text/event-stream" in kind
+        read = (self.streaming or "json" in kind) and not is_encoded(headers.get("content-encoding"))
+        self._usage = UsageReader() if read else None
+        self.first_byte_s: float | None = None
+        self._last_s = 0.0
+        self.body_bytes = 0
+
+    def piece(self, chunk: bytes, at_s: float, series: Series | None) -> bool:
+        """A piece of its body, not empty; true for the first one."""
+        first = self.first_byte_s is None
+        if first:
+            self.first_byte_s = at_s
+            if series is not None:
+                series.first_byte(at_s, self.streaming)
+        elif self.streaming and series is not None:
+            series.inter_token(at_s - self._last_s)
+        self._last_s = at_s
+        self.body_bytes += len(chunk)
+        if self._usage is not None:
+            self._usage.feed(chunk)
+        return first
+
+    def usage(self) -> Usage | None:
+        """The tokens it told of so far."""
+        return self._usage.result() if self._usage is not None else None
