@@ -50,7 +50,8 @@ class ResponseParser:
     """
 
     __slots__ = (
-        "_at", "_chunk_bytes", "_chunks", "_max_bytes", "_state", "_trailers_at", "body_end", "body_start", "keep_alive",
+        "_at", "_chunk_bytes", "_chunks", "_max_bytes", "_state", "_trailers_at", "body_end", "body_start",
+        "keep_alive",
     )  # fmt: skip
 
     def __init__(self, max_bytes: int) -> None:
