@@ -93,15 +93,14 @@ def findings(**more: Any) -> Findings:
     return Findings(**values)
 
 
-def watch(*, growth_mib: float = 0.0, descriptors: int = 0, busy_s: float = 0.001, held_s: float = 0.001) -> Watch:
+def watch(
+    *, growth_mib: float = 0.0, descriptors: int = 0, busy_s: float = 0.001, held_s: float = 0.001, requests: int = 9000
+) -> Watch:  # fmt: skip
     """Readings of 100 s; the growth is that of the second half."""
-    readings = [
-        Reading(
-            at_s, 1, int((50 + growth_mib * at_s / 50) * MIB), 20 + descriptors * at_s // 50, busy_s, held_s
-        )
-        for at_s in range(101)
-    ]  # fmt: skip
-    return Watch(readings)
+    sizes = [int((50 + growth_mib * at_s / 50) * MIB) for at_s in range(101)]
+    counts = [20 + descriptors * at_s // 50 for at_s in range(101)]
+    pairs = enumerate(zip(sizes, counts, strict=True))
+    return Watch([Reading(at_s, 1, size, count, busy_s, held_s, requests) for at_s, (size, count) in pairs])
 
 
 def test_a_good_run_is_good() -> None:
@@ -114,7 +113,9 @@ def test_a_good_run_is_good() -> None:
     [
         ({"left": {"tls epp_in_flight_requests": 1.0}}, "still in flight at the end: tls epp_in_flight_requests = 1"),
         ({"strange": [lost()]}, "lost without a cause: "),
-        ({"watches": {"tls": watch(growth_mib=8)}}, "memory of tls grew by 8.0 MiB"),
+        ({"watches": {"tls": watch(growth_mib=4)}}, "memory of tls grew in the second half by 0.0 MiB while it filled"),
+        ({"watches": {"tls": watch(growth_mib=4)}}, "and 4.0 MiB after that"),
+        ({"watches": {"tls": watch(growth_mib=30, requests=100)}}, "by 30.0 MiB while it filled and 0.0 MiB after"),
         ({"watches": {"tls": watch(descriptors=20)}}, "20 more descriptors"),
         ({"watches": {"tls": watch(busy_s=0.025, held_s=0.03)}}, "the loop of tls was busy for 25 ms"),
         ({"watches": {"tls": watch(held_s=0.1)}}, "the loop of tls was held for 100 ms"),

@@ -16,8 +16,10 @@ LONGEST_TURN_S = 0.025
 """Of processor time: the loop itself was busy, whatever else the machine does."""
 LONGEST_HELD_S = 0.1
 """Of time: a blocking call, or a thread that kept the interpreter. Machines that share processors are late by less."""
-MOST_GROWTH_BYTES = 6 * MIB
-"""Resident memory may grow by this much in the second half: room for what is bounded and not yet full."""
+MOST_GROWTH_BYTES = 3 * MIB
+"""Resident memory may grow by this much in the second half, however long it is, once all that is kept is full."""
+MOST_FILLING_BYTES = 24 * MIB
+"""And by this much before."""
 MOST_DESCRIPTORS = 10
 MOST_SHOWN = 20
 STARTING_S = 3.0
@@ -62,9 +64,10 @@ class Findings:
                 yield f"the picker of {gateway} ended with exit code {code}"
 
     def _of_picker(self, gateway: str, watch: Watch) -> Iterator[str]:
-        growth, descriptors = watch.growth_bytes(self.seconds), watch.descriptor_growth(self.seconds)
-        if growth > MOST_GROWTH_BYTES:
-            yield f"memory of {gateway} grew by {growth / MIB:.1f} MiB in the second half"
+        (filling, full), descriptors = watch.growth_bytes(self.seconds), watch.descriptor_growth(self.seconds)
+        if full > MOST_GROWTH_BYTES or filling > MOST_FILLING_BYTES:
+            grown = f"{filling / MIB:.1f} MiB while it filled and {full / MIB:.1f} MiB after that"
+            yield f"memory of {gateway} grew in the second half by {grown}"
         if descriptors > MOST_DESCRIPTORS:
             yield f"{gateway} had {descriptors:.0f} more descriptors at the end of the second half"
         for busy_s, held_s, at_s in self._turns(gateway, watch):
@@ -92,9 +95,10 @@ class Findings:
             turns = list(self._turns(gateway, watch))
             second = watch.second_half(self.seconds)
             resident = second[-1].resident_bytes / MIB if second else 0.0
+            filling, full = watch.growth_bytes(self.seconds)
             yield (
-                f"picker {gateway}: resident {resident:.1f} MiB, growth in the second half "
-                f"{watch.growth_bytes(self.seconds) / MIB:+.2f} MiB, descriptors "
+                f"picker {gateway}: resident {resident:.1f} MiB, growth in the second half {filling / MIB:+.2f} MiB "
+                f"while it filled, {full / MIB:+.2f} MiB after that, descriptors "
                 f"{watch.descriptor_growth(self.seconds):+.1f}; longest turn: busy "
                 f"{max((t[0] for t in turns), default=0) * 1e3:.1f} ms, held "
                 f"{max((t[1] for t in turns), default=0) * 1e3:.1f} ms; warnings {len(self.complaints[gateway])}"

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MIB = 1024 * 1024
+FULL_REQUESTS = 8_000
+"""After so many requests all that a picker keeps is full: its ring of decisions (16 MiB) and its prefix index."""
 IN_FLIGHT = (
     "epp_in_flight_requests",
     "epp_in_flight_tokens",
@@ -30,7 +32,8 @@ def sums(page: str) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a picker. `busy_s` and `held_s` are the loop's longest turns since the look before."""
+    """One look at a picker. `busy_s` and `held_s` are the loop's longest turns since the look before; `requests` were
+    served since its start."""
 
     at_s: float
     pid: int
@@ -38,6 +41,7 @@ class Reading:
     descriptors: int
     busy_s: float
     held_s: float
+    requests: float
 
 
 def look(at_s: float, pid: int, page: str) -> Reading:
@@ -47,7 +51,13 @@ def look(at_s: float, pid: int, page: str) -> Reading:
     found = sums(page)
     descriptors = len(os.listdir(f"/proc/{pid}/fd"))
     return Reading(
-        at_s, pid, resident, descriptors, found["epp_loop_busy_seconds_max"], found["epp_loop_held_seconds_max"]
+        at_s=at_s,
+        pid=pid,
+        resident_bytes=resident,
+        descriptors=descriptors,
+        busy_s=found["epp_loop_busy_seconds_max"],
+        held_s=found["epp_loop_held_seconds_max"],
+        requests=found.get("llm_d_epp_request_total", 0.0),
     )
 
 
@@ -61,19 +71,27 @@ class Watch:
         """Those since the middle of the run."""
         return [reading for reading in self.readings if reading.at_s >= seconds / 2]
 
-    def growth_bytes(self, seconds: float) -> float:
-        """By how much resident memory grew in the second half: the slope of a straight line through it, times its
-        length. 0 with fewer than three readings."""
-        return _slope([(r.at_s, float(r.resident_bytes)) for r in self.second_half(seconds)]) * seconds / 2
+    def growth_bytes(self, seconds: float) -> tuple[float, float]:
+        """By how much resident memory grew in the second half, while the picker filled what it keeps and after that:
+        the slope of a straight line through the readings of each part, times its length."""
+        filling = [r for r in self.second_half(seconds) if r.requests < FULL_REQUESTS]
+        full = [r for r in self.second_half(seconds) if r.requests >= FULL_REQUESTS]
+        return _growth(filling, "resident_bytes"), _growth(full, "resident_bytes")
 
     def descriptor_growth(self, seconds: float) -> float:
-        """The same of open descriptors."""
-        return _slope([(r.at_s, float(r.descriptors)) for r in self.second_half(seconds)]) * seconds / 2
+        """The same of open descriptors, over the whole second half."""
+        return _growth(self.second_half(seconds), "descriptors")
+
+
+def _growth(readings: Sequence[Reading], name: str) -> float:
+    """0 with fewer than three readings."""
+    if len(readings) < 3:
+        return 0.0
+    points = [(reading.at_s, float(getattr(reading, name))) for reading in readings]
+    return _slope(points) * (points[-1][0] - points[0][0])
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float:
-    if len(points) < 3:
-        return 0.0
     mean_x = sum(x for x, _ in points) / len(points)
     mean_y = sum(y for _, y in points) / len(points)
     spread = sum((x - mean_x) ** 2 for x, _ in points)
