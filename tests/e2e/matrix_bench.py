@@ -162,7 +162,7 @@ class Bench:
         await self.until(lambda: not (self.open or self.in_flight))
         return self.seen.get(cell, self.last)
 
-    async def until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
         """Wait for what a message will bring about."""
         async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110
@@ -170,7 +170,7 @@ class Bench:
 
     async def healthy(self) -> None:
         """Envoy holds no stream, and never heard anything that it did not expect."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await self.stat("cluster.(epp|epp-alone).upstream_rq_active"):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         assert await self.stat("ext_proc.spurious_msgs_received") == 0
