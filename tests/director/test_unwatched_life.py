@@ -157,3 +157,4 @@ def test_a_server_error_in_the_log_counts_as_one() -> None:
     bench.unwatched.ended(entry(bench, status=502, cause=Cause.ERROR, reached=False))
     [series] = bench.recorder.metrics._table.all()
     assert series.errors == {"ModelServerError": 1}
+    assert not bench.done[-1].reached_endpoint, "a prefix that was recorded for it is taken back"
