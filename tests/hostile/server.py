@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.hostile.wire import Peer
+from tests.hostile.wire import Peer, Seen
 
 ROOT = Path(__file__).parent.parent.parent
 MIB = 1 << 20
@@ -84,7 +84,7 @@ class Bystander(threading.Thread):
         stream_id = 1
         try:
             while not self._over.is_set():
-                seen = self.peer.call(stream_id)
+                seen = self.ask(stream_id)
                 if seen.status != "0" or self.peer.goaway is not None:
                     self.failed = f"call {self.answered}: {seen}, goaway {self.peer.goaway}"
                     return
@@ -94,6 +94,10 @@ class Bystander(threading.Thread):
                 self._over.wait(0.002)
         except Exception as error:
             self.failed = f"call {self.answered}: {error!r}"
+
+    def ask(self, stream_id: int) -> Seen:
+        """One call to its end."""
+        return self.peer.call(stream_id)
 
     def __enter__(self) -> Bystander:
         self.start()
