@@ -131,14 +131,14 @@ SCHEDULER_ATTEMPTS = Family(
 )
 PLUGIN_DURATION = Family(
     "histogram",
-    "Seconds one plugin took for one request.",
+    "Seconds one plugin took for one request; measured in one of 64 decisions.",
     (Name(_NEW + "plugin_duration_seconds", _PLUGIN), Name(_EXTENSION + "plugin_duration_seconds", _PLUGIN)),
 )
 # GIE v0.5 had a family for scheduling and one for request control; `plugin_type` was the extension point there.
 _OLD_RENAME = {"extension_point": "plugin_type", "plugin_type": "plugin_name"}
 SCHEDULER_PLUGIN_DURATION = Family(
     "histogram",
-    "Seconds one scheduling plugin took for one request.",
+    "Seconds one scheduling plugin took for one request; measured in one of 64 decisions.",
     (Name(_EXTENSION + "scheduler_plugin_duration_seconds", _PLUGIN[:2], _OLD_RENAME),),
 )
 REQUEST_CONTROL_PLUGIN_DURATION = Family(

@@ -35,6 +35,8 @@ __all__ = ["Record", "Recorder", "Series"]
 log = logging.getLogger("epp.observe")
 
 TELL_S = 0.02
+TIMED_EVERY = 64
+"""In one of so many decisions plugins are timed."""
 MOST_WAITING = 256
 """More than this are told at once, so that no turn of the loop gets long."""
 
@@ -63,6 +65,8 @@ class Recorder:
         self.metrics = RequestMetrics()
         self.decisions = DecisionRing()
         self.decision_log: DecisionLog | None = None
+        self.time_next: Callable[[], None] | None = None
+        """Asks for the timing of the plugins of one more decision."""
         self.plugin_errors: Callable[[], Mapping[str, float]] = dict
         self.scrape_failures: Callable[[], Mapping[str, float]] = dict
         self.poll_errors: Callable[[], Mapping[str, float]] = dict
@@ -167,6 +171,8 @@ class Recorder:
         metrics.request_processing.observe(record.answered_s - record.received_s)
         record.describe(request)
         self.decisions.add(record)
+        if self.time_next is not None and not record.number % TIMED_EVERY:
+            self.time_next()
         if self.decision_log is not None:
             self.decision_log.routed(record, request)
         self._requests.handled(decision, request.priority)

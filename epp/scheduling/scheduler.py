@@ -16,16 +16,34 @@ from epp.contract.requests import InferenceRequest
 from epp.contract.snapshot import snapshot
 from epp.scheduling.guard import Guarded
 from epp.scheduling.profile import Profile
+from epp.scheduling.timing import Durations, TimedProfile
 
 
 class Scheduler:
     """A configuration's profiles and their handler."""
 
     def __init__(self, profiles: Sequence[Profile], handler: Guarded[ProfileHandler], clock: Clock) -> None:
-        self._profiles = {profile.name: profile for profile in profiles}
+        self._plain: dict[str, Profile | TimedProfile] = {profile.name: profile for profile in profiles}
+        self._timed: dict[str, Profile | TimedProfile] = self._plain
+        self._profiles = self._plain
         self._names = tuple(self._profiles)
         self._handler = handler
         self._clock = clock
+
+    def follow(self, durations: Durations) -> None:
+        """Tell `durations` how long plugins take, in the decisions that `time_next` asks for."""
+        self._timed = {
+            name: TimedProfile(profile, durations, self._clock, self._time_no_more)
+            for name, profile in self._plain.items()
+            if isinstance(profile, Profile)
+        }
+
+    def time_next(self) -> None:
+        """Time the plugins of the profile that runs next."""
+        self._profiles = self._timed
+
+    def _time_no_more(self) -> None:
+        self._profiles = self._plain
 
     def schedule(self, request: InferenceRequest, endpoints: Endpoints) -> Decision:
         """Choose an endpoint for `request`. Raises `ResourceExhausted` (429) when no profile found one."""

@@ -168,6 +168,9 @@ def observe(recorder: Recorder, assembly: Assembly, plan: Plan, scraper: Scraper
         tracker = getattr(assembly.objects[instance.name], "tracker", None)
         if isinstance(tracker, PrefixTracker):
             recorder.follow_prefix(tracker.key, instance.spec.type, partial(len, tracker.index))
+    types = {instance.name: instance.spec.type for instance in assembly.configuration.instances}
+    plan.scheduler.follow(lambda point, name: recorder.metrics.plugin_duration(point, types[name], name).observe)
+    recorder.time_next = plan.scheduler.time_next
     recorder.plugin_errors = lambda: {g.name: float(g.errors) for g in plan.plugins}
     recorder.scrape_failures = lambda: {
         state.endpoint.id: float(sum(state.counts.failures.values())) for state in list(scraper.states())
