@@ -72,7 +72,10 @@ class Scorer(Protocol):
     """Says how good each candidate is."""
 
     def score(self, request: InferenceRequest, endpoints: Endpoints) -> FloatArray:
-        """One value per candidate, shape (n,), higher is better; the scheduler limits it to 0..1."""
+        """One value per candidate, shape (n,), higher is better; the scheduler limits it to 0..1.
+
+        The array is kept in the decision's record: return a fresh one, not one that is written to again.
+        """
         ...
 
 
