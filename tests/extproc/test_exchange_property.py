@@ -165,12 +165,14 @@ class Ledger:
             self.sides[side].expects(what, message)
 
 
-def configured(data: bytes, request: BodyMode, response: BodyMode) -> bytes:
-    """The first message says the modes."""
+def configured(messages: list[bytes], request: BodyMode, response: BodyMode) -> list[bytes]:
+    """The first message that says anything says the modes."""
     config = ProcessingRequest()
     config.protocol_config.request_body_mode = request
     config.protocol_config.response_body_mode = response
-    return data + config.SerializeToString()
+    first = next((at for at, data in enumerate(messages) if data), 0)
+    said = config.SerializeToString()
+    return [data + said if at == first else data for at, data in enumerate(messages)]
 
 
 @settings(max_examples=600)
@@ -181,8 +183,7 @@ def test_any_order_of_messages(
     handler = Strict(outcome if decided_after is None else Later())
     machine = Exchange(handler, Replies(), LIMIT_BYTES)
     ledger = Ledger(request, response)
-    for position, plain in enumerate(messages):
-        data = configured(plain, request, response) if position == 0 else plain
+    for position, data in enumerate(configured(messages, request, response)):
         ledger.sends(data)
         try:
             replies = machine.receive(data)
@@ -212,8 +213,7 @@ def test_nothing_that_passes_by_is_lost(
     """In FULL_DUPLEX_STREAMED every byte that came goes back, unless the stream ended before it could come."""
     machine = Exchange(Strict(Route(watch=watch)), Replies(), LIMIT_BYTES)
     ledger = Ledger(request, response)
-    for position, plain in enumerate(messages):
-        data = configured(plain, request, response) if position == 0 else plain
+    for data in configured(messages, request, response):
         if machine.finished:
             break
         ledger.sends(data)
