@@ -64,7 +64,7 @@ class Acceptor:
                 if error.errno in _EXHAUSTED:
                     shared.complain("no connection can be accepted for now: %s", error.strerror, lines_per_s=1)
                     await asyncio.sleep(_EXHAUSTED_PAUSE_S)
-                continue
+                continue  # The peer went away before it was taken.
             if shared.crowded and not shared.make_room():
                 most = shared.limits.connections
                 shared.complain("connections are refused: %d are open, as many as allowed", most, lines_per_s=1)

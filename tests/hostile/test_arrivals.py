@@ -130,10 +130,13 @@ def test_what_is_no_tls_is_hung_up_on(loop: str) -> None:
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_a_handshake_that_is_never_finished(loop: str) -> None:
     hello = _hello()
-    with running(tls=True, loop=loop, limits=SHORT) as server, attacked(server, 16 * MIB, tls=client()):
-        with contextlib.ExitStack() as crowd:
-            for sock in [crowd.enter_context(silent(server.port, said)) for said in (b"", hello[:100], hello)]:
-                hung_up(sock, 10)
+    with (
+        running(tls=True, loop=loop, limits=SHORT) as server,
+        attacked(server, 16 * MIB, tls=client()),
+        contextlib.ExitStack() as crowd,
+    ):
+        for sock in [crowd.enter_context(silent(server.port, said)) for said in (b"", hello[:100], hello)]:
+            hung_up(sock, 10)
 
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
