@@ -3,7 +3,9 @@
 
 A timer ticks every `TICK_S`. Two numbers tell a loop that was busy from one that the system did not let run:
 
-* busy: processor time that the loop's own thread took between two ticks. What waits, or is stopped, takes none.
+* busy: processor time that the loop's own thread took between two ticks. What waits, or is stopped, takes none. Ticks
+  at or after which the thread was kept from the processor for `STARVED_S` do not count: what has piled up meanwhile
+  is worked off in one turn, and says nothing of the loop.
 * held: how much later than due a tick came, less the time the thread was ready and got no processor (Linux tells;
   elsewhere nothing is taken off). It also shows blocking calls and other threads that hold the interpreter, but
   counts the time that the process was stopped by a signal.
@@ -23,6 +25,7 @@ from epp.observe.families import Family, Name
 from epp.observe.rows import FamilyCollector, Row
 
 TICK_S = 0.005
+STARVED_S = 0.02
 
 BUSY = Family(
     "gauge",
@@ -50,7 +53,7 @@ class LoopWatch(FamilyCollector):
         self._thread_time = thread_time
         self._waited = waited or _SchedulerWait()
         self._last = (0.0, 0.0, 0.0)
-        self._busy_s = self._held_s = 0.0
+        self._busy_s = self._held_s = self._waited_before_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -71,7 +74,9 @@ class LoopWatch(FamilyCollector):
         now = (self._clock(), self._thread_time(), self._waited())
         elapsed_s, busy_s, waited_s = (after - before for after, before in zip(now, self._last, strict=True))
         self._last = now
-        self._busy_s = max(self._busy_s, busy_s)
+        if waited_s + self._waited_before_s < STARVED_S:
+            self._busy_s = max(self._busy_s, busy_s)
+        self._waited_before_s = waited_s
         self._held_s = max(self._held_s, elapsed_s - TICK_S - waited_s)
         if self._loop is not None:
             self._timer = self._loop.call_later(TICK_S, self.tick)
