@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from epp.transport import headers
 from epp.transport.call import INTERNAL, OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED
 from epp.transport.frames import Deframer, FrameError
-from epp.transport.guard import Budget, FloodError
+from epp.transport.guard import Budget, FloodError, Rate
 from tests.transport.support import framed
 
 
@@ -122,3 +123,54 @@ def test_a_budget_allows_its_rate_and_no_more() -> None:
     now += 0.99
     with pytest.raises(FloodError, match="100 things"):
         budget.spend()
+
+
+@given(
+    said=st.lists(st.binary(max_size=20), max_size=30),
+    cuts=st.lists(st.integers(1, 40), min_size=1, max_size=20),
+    most=st.integers(1, 4),
+)
+def test_a_reader_that_stops_early_misses_nothing(said: list[bytes], cuts: list[int], most: int) -> None:
+    whole = b"".join(framed(message) for message in said)
+    frames = Deframer(1_000, "")
+    heard: list[bytes] = []
+
+    def read(data: bytes) -> None:
+        feed = frames.feed(data)
+        for left, message in zip(range(most - 1, -1, -1), feed, strict=False):
+            heard.append(message)
+            if not left:
+                feed.close()
+
+    for number, cut in enumerate(itertools.cycle(cuts)):
+        piece, whole = whole[:cut], whole[cut:]
+        if frames.unread and number % 2:
+            frames.hold(piece)
+        else:
+            read(piece)
+        if not whole:
+            break
+    while frames.unread:
+        read(b"")
+    assert heard == said
+    assert frames.held_bytes == 0
+
+
+def test_a_bad_prefix_behind_an_early_stop_is_found() -> None:
+    frames = Deframer(1_000, "")
+    feed = frames.feed(struct.pack(">BI", 0, 0) + struct.pack(">BI", 0, 1_001))
+    assert next(feed) == b""
+    feed.close()
+    assert frames.unread
+    with pytest.raises(FrameError):
+        list(frames.feed(b""))
+
+
+def test_a_rate_is_full_again_every_second() -> None:
+    now_s = 0.0
+    rate = Rate(2, lambda: now_s)
+    assert [rate.allowed() for _ in range(4)] == [True, True, False, False]
+    now_s = 0.9
+    assert not rate.allowed()
+    now_s = 1.0
+    assert [rate.allowed() for _ in range(3)] == [True, True, False]
