@@ -61,6 +61,7 @@ def _run(case: Case) -> dict[str, object]:
     try:
         run = case.prepare()
         before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(int(case.most_s * PATIENCE) + 1)
         began_s = time.process_time()
         run()

@@ -10,8 +10,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, cast
 
+from epp.signals.buffers import MIB, BufferPool
 from epp.signals.http1 import REASONS, PageError, ResponseParser
+from epp.signals.reader import _Connection
 from tests.fuzz.harness import Input, Run, Target, one_line, with_cuts
 
 LIMIT_BYTES = 2000
@@ -55,6 +58,36 @@ def _read(raw: bytes, cuts: Iterable[int], eof: bool) -> Outcome:
     if parser.keep_alive:
         assert parser.body_end - parser.body_start <= LIMIT_BYTES
     return "complete", bytes(buffer[parser.body_start : parser.body_end]), parser.keep_alive, parser.end
+
+
+class Endless:
+    """The reader of one page and its connection, to which as much may be said as it takes; `error` ends it."""
+
+    def __init__(self) -> None:
+        self.error: PageError | None = None
+        self.buffers = BufferPool()
+        self.max_bytes = 8 * MIB
+        self.meter = None
+        self._connection = _Connection(cast(Any, self))
+        self._connection.ask(b"")
+        self.error = None
+        self._connection._parser = ResponseParser(self.max_bytes)
+
+    def say(self, data: bytes) -> None:
+        """Bytes from the endpoint."""
+        view = memoryview(data)
+        while view and self.error is None:
+            buffer = self._connection.get_buffer(-1)
+            count = min(len(buffer), len(view))
+            buffer[:count] = view[:count]
+            self._connection.buffer_updated(count)
+            view = view[count:]
+
+    def answered(self, connection: object, buffer: bytearray, start: int, end: int) -> None:
+        raise AssertionError("the answer has no end")
+
+    def broke(self, connection: object, error: PageError, *, untouched: bool = False) -> None:
+        self.error = error
 
 
 _OK = b"HTTP/1.1 200 OK\r\n"

@@ -69,6 +69,14 @@ def _make() -> Run:
     return run
 
 
+def veteran_and_new(page: bytes) -> None:
+    """Read a page with a scanner that knows its engine, with one that has to find out, and as an explanation."""
+    for scanner in (_scanner(VLLM), PageScanner(Engines(), _READS, clock=lambda: 0.0)):
+        for _ in range(2):
+            _check(scanner.scan(page))
+        scanner.nothing_found(page)
+
+
 def _scanner(engine: EngineMetrics) -> PageScanner:
     return PageScanner(only(engine), _READS, clock=lambda: 0.0)
 
