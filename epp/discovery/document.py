@@ -142,7 +142,8 @@ class _Builder:
         elif isinstance(event, yaml.AliasEvent):
             known = self._anchors.get(str(event.anchor))
             if known is None:
-                raise DiscoveryError(f"line {line}: *{str(event.anchor)[:80]} stands for nothing that is complete before it")
+                name = str(event.anchor)[:80]
+                raise DiscoveryError(f"line {line}: *{name} stands for nothing that is complete before it")
             self._put(known, None)
         elif isinstance(event, yaml.CollectionStartEvent):
             if len(self._open) == MAX_DEPTH:
