@@ -40,7 +40,7 @@ def _make() -> Run:
             found = headers.get(name)
             assert (name in headers) == (found is not None)
             assert found is None or isinstance(found, str)
-            if plain and name.isascii():
+            if plain and name and name.isascii():
                 assert found == expected.get(name), name
         assert dict(headers) == expected
         assert len(headers) == len(expected)
