@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from epp.contract.endpoints import Clock, Endpoints
 from epp.contract.errors import ServiceUnavailable
 from epp.contract.requests import InferenceRequest
-from epp.director.headers import SUBSET_KEY, SUBSET_NAMESPACE
+from epp.director.headers import SUBSET_KEY, SUBSET_NAMESPACE, WORKER_HEADERS
 from epp.director.life import Life
 from epp.director.plan import Plan, Settings
 from epp.director.unwatched import Unwatched
@@ -18,6 +18,7 @@ from epp.observe.recorder import Recorder
 
 MOST_ROUTES = 4096
 """Addresses whose answer is kept ready."""
+_REMOVED = tuple(sorted(WORKER_HEADERS))
 
 
 class Director:
@@ -66,6 +67,7 @@ class Director:
             chosen = {settings.destination_header: addresses}
             route = routes[addresses] = Route(
                 set_headers=[(settings.destination_header, addresses.encode())],
+                remove_headers=_REMOVED,
                 metadata={settings.metadata_namespace: chosen} if settings.metadata_namespace else chosen,
                 watch=watch,
                 reused=True,

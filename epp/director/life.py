@@ -29,7 +29,7 @@ from epp.contract.endpoints import Endpoints
 from epp.contract.errors import BadRequest, BodyTooLarge, Internal, RequestError
 from epp.contract.plugins import Producer
 from epp.contract.requests import Cause, Completion, InferenceRequest
-from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, WORKER_HEADERS, echo
+from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, echo
 from epp.director.held import Held
 from epp.director.producing import finish, produce
 from epp.director.response import Response
@@ -197,9 +197,8 @@ class Life:
         director = self._director
         addresses = ",".join([endpoint.address for endpoint in decision.result.targets])
         route = director.route_to(addresses, self._watch)
-        removed = [name for name in WORKER_HEADERS if name in request.headers]
         settings = director.settings
-        if not (removed or self._new_id or settings.echo_headers or settings.emit_scores):
+        if not (self._new_id or settings.echo_headers or settings.emit_scores):
             return route
         headers = list(route.set_headers)
         if self._new_id:
@@ -209,7 +208,7 @@ class Life:
         metadata = route.metadata
         if settings.emit_scores:
             metadata = with_scores(metadata, settings.metadata_namespace, decision)
-        return Route(set_headers=headers, remove_headers=removed, metadata=metadata, watch=self._watch)
+        return Route(headers, route.remove_headers, metadata, watch=self._watch)
 
     def _answer_to(self, error: Exception) -> Immediate:
         if isinstance(error, RequestError):

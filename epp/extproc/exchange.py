@@ -203,6 +203,8 @@ class Exchange:
         """
         headers = self._headers
         method = headers.get(":method")
+        if method == "POST":
+            return False
         if "upgrade" in headers or method == "CONNECT":
             return True
         return self._mode in _BUFFERING and method in _BODILESS and "content-length" not in headers

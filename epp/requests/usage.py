@@ -13,7 +13,7 @@ Invariant: the result does not depend on where the response was cut into chunks.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -23,7 +23,24 @@ KEY = b'"usage"'
 LIMIT_BYTES = 4096
 """A usage object that reaches further than this from its key is given up, and the search goes on behind."""
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: _Count
+
+
+class _Plain(msgspec.Struct):
+    """What nearly all usage objects are."""
+
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count
+    prompt_tokens_details: _Details | None = None
+
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_plain = msgspec.json.Decoder(_Plain).decode
 _COUNT_DIGITS = 16
 _BLANK = b" \t\r\n"
 _FOLLOWS_KEY = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(.?)", re.DOTALL)
@@ -53,6 +70,10 @@ class UsageReader:
 
     def result(self) -> Usage | None:
         """What the response said of its tokens, None when it said nothing readable."""
+        if self._first is not None and self._latest is None:
+            usage = _plain(self._first)
+            if usage is not None:
+                return usage
         merged: dict[str, Any] = {}
         for raw in (self._first, self._latest):
             if raw is not None:
@@ -111,6 +132,19 @@ def _closing_brace(data: bytes, at: int) -> int | None:
         if not depth:
             return brace.end()
     return None
+
+
+def _plain(raw: bytes) -> Usage | None:
+    """A usage object in OpenAI's form; None for every other, which is read member by member."""
+    try:
+        plain = _decode_plain(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    details = plain.prompt_tokens_details
+    if details is None and (b"cache" in raw or b"\\" in raw):
+        return None
+    cached = details.cached_tokens if details is not None else None
+    return Usage(plain.prompt_tokens, plain.completion_tokens, plain.total_tokens, cached)
 
 
 def _members(raw: bytes) -> dict[str, Any]:

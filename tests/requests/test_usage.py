@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 from hypothesis import example, given
@@ -119,3 +120,25 @@ def test_memory_is_bounded_whatever_passes() -> None:
     for _ in range(1000):
         reader.feed(b'"usage":{"a":' + b"{" * 100)
         assert len(reader._tail) <= LIMIT_BYTES
+
+
+COUNTS = st.one_of(
+    st.integers(-2, 2**60), st.none(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from(["7", "x"]),
+)  # fmt: skip
+DETAILS = st.one_of(COUNTS, st.dictionaries(st.sampled_from(["cached_tokens", "audio_tokens"]), COUNTS))
+USAGES = st.fixed_dictionaries(
+    dict.fromkeys(("prompt_tokens", "completion_tokens", "total_tokens"), COUNTS),
+    optional={
+        "prompt_tokens_details": DETAILS, "input_tokens_details": DETAILS, "cache_read_input_tokens": COUNTS,
+        "input_tokens": COUNTS,
+    },
+)  # fmt: skip
+
+
+@given(USAGES)
+@example({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3, "input_tokens_details": {"cached_tokens": 4}})
+def test_one_object_is_read_as_the_same_object_twice(usage: dict[str, object]) -> None:
+    # A single object in OpenAI's form has a short way of its own; two are always read member by member.
+    raw = json.dumps(usage).encode()
+    assert read(b'{"usage":%b}' % raw) == read(b'{"usage":%b,"x":{"usage":%b}}' % (raw, raw))
