@@ -142,8 +142,8 @@ def test_one_prompt_three_times_goes_to_one_pod_and_the_log_says_so(running: Sta
     assert len(set(seen)) == 1
     scores = epp.handled("turn-2")["decision"]["profiles"][0]["picked"]["scores"]
     # The whole prompt is known there, and nobody waits anywhere: 1 and 0.5 by the scorers' formulas.
-    assert scores["prefix-cache-scorer"] == {"raw": 1.0, "weight": 2.0, "weighted": 2.0}
-    assert scores["load-aware-scorer"] == {"raw": 0.5, "weight": 1.0, "weighted": 0.5}
+    assert scores["prefix-cache-scorer"] == {"raw": 1.0, "clamped": 1.0, "weight": 2.0, "weighted": 2.0}
+    assert scores["load-aware-scorer"] == {"raw": 0.5, "clamped": 0.5, "weight": 1.0, "weighted": 0.5}
 
 
 def test_other_prompts_use_the_other_pods(running: Stack) -> None:
