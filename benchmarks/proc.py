@@ -22,8 +22,9 @@ def cpu_s(pid: int) -> float:
 
 
 def threads_cpu_s(pid: int) -> float:
-    """CPU seconds of the threads that the process has now, exact; what ended threads used is not in it.
+    """CPU seconds of the threads that the process has now; what ended threads used is not in it.
 
+    Exact for threads that sleep or wait; up to a clock tick (1 to 10 ms) is missing of each that is running.
     Raises ProcessLookupError when it is gone.
     """
     texts = []
