@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A file that is appended to and turned over when it is full: FILE, FILE.1 (the one before), ..., the oldest leaves.
+What is no regular file, such as /dev/stdout, is written to and never turned over.
 
 Blocking; used by one thread. Whole lines only: what a crash left of a last line is closed with a newline first.
 """
@@ -7,6 +8,7 @@ Blocking; used by one thread. Whole lines only: what a crash left of a last line
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 MODE = 0o640
@@ -22,13 +24,14 @@ class RotatingFile:
         self._older_files = older_files
         self._fd = -1
         self._size = 0
+        self._turns = True
         self._open()
 
     def write(self, lines: bytes | bytearray) -> None:
         """Append whole lines. Raises OSError; the next call tries again from the start."""
         if self._fd < 0:
             self._open()
-        if self._size and self._size + len(lines) > self._max_bytes:
+        if self._turns and self._size and self._size + len(lines) > self._max_bytes:
             self._turn()
         rest = memoryview(lines)
         try:
@@ -49,8 +52,10 @@ class RotatingFile:
 
     def _open(self) -> None:
         self._fd = fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
-        self._size = os.fstat(fd).st_size
-        if self._size and os.pread(fd, 1, self._size - 1) != b"\n":
+        status = os.fstat(fd)
+        self._turns = stat.S_ISREG(status.st_mode)
+        self._size = status.st_size
+        if self._turns and self._size and os.pread(fd, 1, self._size - 1) != b"\n":
             self._size += os.write(fd, b"\n")
 
     def _turn(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Callable
@@ -166,6 +167,21 @@ def test_without_older_files_it_begins_anew(tmp_path: Path) -> None:
         file.write(line)
     file.close()
     assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == {"log": b"3\n"}
+
+
+def test_what_is_no_regular_file_is_never_turned_over(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    file = RotatingFile(path, 10, 2)
+    for line in (b"123456\n", b"234567\n"):
+        file.write(line)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert os.read(reader, 100) == b"123456\n234567\n"
+    finally:
+        os.close(reader)
+        file.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_line_that_a_crash_cut_is_closed_and_passed_over(tmp_path: Path) -> None:
