@@ -7,6 +7,8 @@ Exit codes: 0 done, 1 a configuration or the environment is wrong, 2 the command
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -29,6 +31,28 @@ epp: an endpoint picker for LLM inference, behind Envoy
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever reads has seen enough (`| head`).
+        _discard_output()
+        return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _discard_output()
+        print(f"epp: cannot write: {error.strerror}; free some space, or write elsewhere", file=sys.stderr)
+        return 1
+
+
+def _discard_output() -> None:
+    # What is left in the buffer would fail again when the interpreter ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "help"
     if name in ("help", "version", "--version") and len(arguments) <= 1:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import sys
 import urllib.error
@@ -51,9 +52,11 @@ def main(argv: Sequence[str]) -> int:
 def fetch(url: str, query: dict[str, str]) -> dict[str, Any]:
     """What the picker at `url` answers. Raises `EppError`, whose text is one line."""
     base = url if "://" in url else f"http://{url}"
-    parts = urllib.parse.urlsplit(base)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"explain: --url {url} must be the picker's metrics port, such as {DEFAULT_URL}")
+    parts = _split(base)
+    if parts is None:
+        raise UsageError(
+            f"explain: --url {url if url.isprintable() else ascii(url)} must be the picker's metrics port, such as {DEFAULT_URL}"
+        )
     path = PATH if parts.path in ("", "/", "/metrics") else parts.path
     asked = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, urllib.parse.urlencode(query), ""))
     # A proxy of the environment is for the way out, not for a port of ours.
@@ -69,6 +72,23 @@ def fetch(url: str, query: dict[str, str]) -> dict[str, Any]:
         raise EppError(
             f"no picker answers at {url}: {why}; give its metrics port with --url, such as --url {DEFAULT_URL}"
         ) from None
+    except http.client.HTTPException:
+        raise EppError(
+            f"what answers at {url} does not speak HTTP/1; give the picker's metrics port with --url, "
+            f"such as --url {DEFAULT_URL}"
+        ) from None
+
+
+def _split(base: str) -> urllib.parse.SplitResult | None:
+    if not base.isascii() or not base.isprintable() or " " in base:
+        return None
+    try:
+        parts = urllib.parse.urlsplit(base)
+        # A port that is no number is found out when it is asked for.
+        known = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if known else None
 
 
 def _read(url: str, body: bytes) -> dict[str, Any]:

@@ -53,6 +53,26 @@ def test_help_loads_next_to_nothing() -> None:
     assert not {"asyncio", "uvloop", "numpy", "yaml", "google.protobuf", "epp.service.process"} & loaded
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [("version",), ("help",), ("--help",), ("check", "/dev/null")])
+def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -> None:
+    argv = [sys.executable, "-m", "epp", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(argv, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "epp: cannot write: No space left on device; free some space, or write elsewhere\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_mistake() -> None:
+    argv = [sys.executable, "-m", "epp", "--help"]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 MISTAKES = {
     ("--no-such-flag",): "epp: unknown flag: --no-such-flag; --help lists all flags",
     ("serve", "--grpc-prot=1"): "epp: unknown flag: --grpc-prot; did you mean --grpc-port?",

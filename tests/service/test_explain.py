@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -53,6 +54,24 @@ def serving(ring: DecisionRing, clock: FakeClock | None = None, on: bool = True)
         yield server.port
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def answering(text: bytes) -> Iterator[int]:
+    """A port that answers one connection with `text`."""
+    with socket.create_server((HOST, 0)) as server:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                peer, _ = server.accept()
+                with peer:
+                    peer.recv(65536)
+                    peer.sendall(text)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield int(server.getsockname()[1])
+        thread.join(10)
 
 
 def ring_of(*records: Record) -> DecisionRing:
@@ -234,7 +253,12 @@ def test_explain_last_and_json(capsys: Any) -> None:
 
 
 def test_explain_says_what_is_wrong_in_one_line(capsys: Any) -> None:
-    with serving(ring_of(record())) as port, serving(DecisionRing()) as empty, serving(DecisionRing(), on=False) as off:
+    with (
+        serving(ring_of(record())) as port,
+        serving(DecisionRing()) as empty,
+        serving(DecisionRing(), on=False) as off,
+        answering(b"\x00\x00\x12\x04" + bytes(21)) as binary,
+    ):
         cases = [
             (
                 ["nobody", "--url", f"{HOST}:{port}"],
@@ -246,6 +270,11 @@ def test_explain_says_what_is_wrong_in_one_line(capsys: Any) -> None:
             (["--url", f"http://{HOST}:{port}/healthz"], 1, "is no endpoint picker of this kind"),
             (["--url", f"http://{HOST}:1"], 1, "no picker answers at http://127.0.0.1:1: Connection refused"),
             (["--url", "ftp://x"], 2, "--url ftp://x must be the picker's metrics port"),
+            (["--url", f"http://{HOST}:abc"], 2, "must be the picker's metrics port"),
+            (["--url", "http://[::1"], 2, "must be the picker's metrics port"),
+            (["--url", f"http://{HOST}:1/a b"], 2, "must be the picker's metrics port"),
+            (["--url", "http://a\nb"], 2, "must be the picker's metrics port"),
+            (["--url", f"{HOST}:{binary}"], 1, "does not speak HTTP/1; give the picker's metrics port"),
             (["a", "--last", "1"], 2, "give a request id or --last, not both"),
             (["--last", "0"], 2, "'0' must be a whole number from 1 to 1000"),
             (["--nope"], 2, "epp explain --help tells the options"),
