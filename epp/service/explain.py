@@ -54,9 +54,8 @@ def fetch(url: str, query: dict[str, str]) -> dict[str, Any]:
     base = url if "://" in url else f"http://{url}"
     parts = _split(base)
     if parts is None:
-        raise UsageError(
-            f"explain: --url {url if url.isprintable() else ascii(url)} must be the picker's metrics port, such as {DEFAULT_URL}"
-        )
+        shown = url if url.isprintable() else ascii(url)
+        raise UsageError(f"explain: --url {shown} must be the picker's metrics port, such as {DEFAULT_URL}")
     path = PATH if parts.path in ("", "/", "/metrics") else parts.path
     asked = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, urllib.parse.urlencode(query), ""))
     # A proxy of the environment is for the way out, not for a port of ours.
