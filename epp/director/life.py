@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoints
-from epp.contract.errors import BadRequest, BodyTooLarge, Internal, RequestError
+from epp.contract.errors import BadRequest, BodyTooLarge, Internal, RequestError, ServiceUnavailable
 from epp.contract.plugins import Producer
 from epp.contract.requests import Cause, Completion, InferenceRequest
 from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, echo
@@ -106,6 +106,11 @@ class Life:
             raise BadRequest(f"trailers but no body: body mode {http.mode.name} cannot route that; send a body")
         if not body:
             return None
+        if http.crowded:
+            raise ServiceUnavailable(
+                "too many request bodies are on their way at once; try again, or send smaller ones",
+                reason="rejected-saturated",
+            )
         if len(body) > limit or (not http.body_complete and http.mode is BodyMode.FULL_DUPLEX_STREAMED):
             raise BodyTooLarge(f"the body is longer than {limit} bytes; raise --max-body-size")
         encoding = http.headers.get("content-encoding")

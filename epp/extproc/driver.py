@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from epp.contract.errors import ProtocolError
 from epp.extproc.exchange import Exchange
+from epp.extproc.gathering import ALL_BODIES_BYTES, Gathering
 from epp.extproc.handler import End, Handler, Outcome
 from epp.extproc.replies import Replies
 
@@ -148,10 +149,15 @@ class Driver:
 def service(
     open_handler: Callable[[], Handler], body_limit_bytes: int = 64 * 1024 * 1024
 ) -> Callable[[Any, Outlet], Driver]:
-    """What to register under `PATH`: makes a handler and a driver for every stream."""
+    """What to register under `PATH`: makes a handler and a driver for every stream.
+
+    All bodies together may take `ALL_BODIES_BYTES` while they arrive, or four times the limit of one if that is more.
+    """
     replies, notices = Replies(), Notices()
+    gathering = Gathering(max(ALL_BODIES_BYTES, 4 * body_limit_bytes))
 
     def open_stream(_metadata: Any, outlet: Outlet) -> Driver:
-        return Driver(Exchange(open_handler(), replies, body_limit_bytes, outlet.at_once_bytes), outlet, notices)
+        exchange = Exchange(open_handler(), replies, body_limit_bytes, outlet.at_once_bytes, gathering)
+        return Driver(exchange, outlet, notices)
 
     return open_stream

@@ -30,8 +30,9 @@ from google.protobuf.message import DecodeError
 
 from epp.contract.errors import ProtocolError
 from epp.extproc import replies, wire
+from epp.extproc.gathering import Body, Gathering
 from epp.extproc.handler import BodyMode, End, Handler, HttpRequest, Immediate, Outcome, Watch
-from epp.extproc.reading import plain_struct, read_headers
+from epp.extproc.reading import body_mode, plain_struct, read_headers
 from epp.extproc.replies import Replies
 from epp.protos.ext_proc_pb2 import ProcessingRequest
 
@@ -64,29 +65,30 @@ def _any() -> int:
 
 class Exchange:
     """The protocol of one stream. `body_limit_bytes` bounds what is collected of a request's body: a longer one is
-    decided on what fits, with `HttpRequest.body_complete` false, and the rest passes by. `at_once_bytes` is the
-    outlet's."""
+    decided on what fits, with `HttpRequest.body_complete` false, and the rest passes by; so is one that comes while all
+    together are over the limit of `gathering`. `at_once_bytes` is the outlet's."""
 
     __slots__ = (
-        "_asked", "_at_once_bytes", "_body", "_body_bytes", "_closed", "_from_body", "_handler", "_headers",
+        "_asked", "_at_once_bytes", "_body", "_closed", "_from_body", "_gathering", "_handler", "_headers",
         "_limit_bytes", "_metadata", "_mode", "_replies", "_request_at", "_response_at", "_response_mode", "_started",
         "_waiting_bytes", "_waiting_messages", "_watch", "awaiting", "finished", "observed",
     )  # fmt: skip
 
     def __init__(
-        self, handler: Handler, replies: Replies, body_limit_bytes: int, at_once_bytes: Callable[[], int] = _any
-    ) -> None:
+        self, handler: Handler, replies: Replies, body_limit_bytes: int, at_once_bytes: Callable[[], int] = _any,
+        gathering: Gathering | None = None,
+    ) -> None:  # fmt: skip
         self._at_once_bytes = at_once_bytes
         self._handler = handler
         self._replies = replies
         self._limit_bytes = body_limit_bytes
+        self._gathering = gathering or Gathering()
         self._started = False
         self._mode = self._response_mode = _DUPLEX
         self._request_at = self._response_at = _NOTHING
         self._headers: Mapping[str, str] = {}
         self._metadata: dict[str, dict[str, Any]] = {}
-        self._body: bytes | bytearray | None = None
-        self._body_bytes = 0
+        self._body: Body | None = None
         self._from_body = False
         self._asked = False
         self._closed = False
@@ -140,7 +142,7 @@ class Exchange:
         """The stream is over; the handler is told once, whoever calls first."""
         if not self._closed:
             self._closed = True
-            self._body = None
+            self._drop_body()
             self._handler.closed(self._end_shown() if end is End.GONE else end)
 
     def _take(self, message: ProcessingRequest, data: bytes) -> list[bytes]:
@@ -169,8 +171,8 @@ class Exchange:
         self._started = True
         if message.HasField("protocol_config"):
             config = message.protocol_config
-            self._mode = _body_mode("request", config.request_body_mode)
-            self._response_mode = _body_mode("response", config.response_body_mode)
+            self._mode = body_mode("request", config.request_body_mode)
+            self._response_mode = body_mode("response", config.response_body_mode)
 
     def _wait(self, data: bytes) -> list[bytes]:
         self._waiting_bytes += len(data) + _MESSAGE_BYTES
@@ -224,27 +226,19 @@ class Exchange:
             return [self._replies.request_body]
         if self._closed:
             return []
-        body = self._collect(piece)
+        body = self._body
+        if body is None:
+            body = self._body = Body(self._gathering, piece)
+        else:
+            body.add(piece)
         if self._from_body:
             self._request_at = _ENDED
-            return self._ask(bytes(body), self._mode is BodyMode.BUFFERED or end)
-        if len(body) > self._limit_bytes:
-            return self._ask(bytes(body), False)
-        return self._ask(bytes(body), True) if end else []
-
-    def _collect(self, piece: bytes) -> bytes | bytearray:
-        """Add a piece to the request's body; returns all of it. The only piece, as most are, is not copied."""
-        body = self._body
-        if not body:
-            body = piece
-        elif piece:
-            # A list of pieces would cost many times its bytes where they are small.
-            if not isinstance(body, bytearray):
-                body = bytearray(body)
-            body += piece
-        self._body = body
-        self._body_bytes = len(body)
-        return body
+            return self._ask(body.whole(), self._mode is BodyMode.BUFFERED or end)
+        if end:
+            return self._ask(body.whole(), body.size <= self._limit_bytes)
+        if body.size > self._limit_bytes or self._gathering.crowded:
+            return self._ask(body.whole(), False)
+        return []
 
     def _request_trailers(self) -> list[bytes]:
         if self._request_at in (_NOTHING, _TRAILERS):
@@ -254,18 +248,24 @@ class Exchange:
             return [self._replies.request_trailers]
         if self._closed:
             return []
-        return self._ask(None if self._body is None else bytes(self._body), True)
+        return self._ask(None if self._body is None else self._body.whole(), True)
 
     def _ask(self, body: bytes | None, complete: bool) -> list[bytes]:
         self._asked = True
-        if body is not None:
-            self._body = body
         fixed = self._from_body and self._request_at is _TRAILERS
-        outcome = self._handler.request(
-            HttpRequest(
-                self._headers, body, complete, self._mode, self._metadata, fixed, self._response_mode, self._can_end
-            )
+        crowded = not complete and self._gathering.crowded
+        request = HttpRequest(
+            self._headers,
+            body,
+            complete,
+            self._mode,
+            self._metadata,
+            fixed,
+            self._response_mode,
+            self._can_end,
+            crowded,
         )
+        outcome = self._handler.request(request)
         if isinstance(outcome, Awaitable):
             self.awaiting = outcome
             return []
@@ -281,11 +281,11 @@ class Exchange:
         else:
             out = [self._replies.route(outcome)]
             if self._body is not None:
-                body = bytes(self._body) if outcome.body is None else outcome.body
+                body = self._body.whole() if outcome.body is None else outcome.body
                 out.extend(self._replies.pieces(wire.REQUEST_BODY, body, self._request_at is _ENDED))
             if trailers:
                 out.append(self._replies.request_trailers)
-        self._body = None
+        self._drop_body()
         self._watch = outcome.watch
         if self._watch is Watch.NOTHING:
             # A response may begin before all of this has reached the endpoint; it must find the stream still there.
@@ -356,7 +356,7 @@ class Exchange:
         # Behind the headers, pieces of the body may be on their way already.
         if watch is not Watch.NOTHING or _NOTHING < self._request_at < _ENDED:
             return False
-        shown_bytes = 0 if self._from_body else self._body_bytes
+        shown_bytes = 0 if self._from_body or self._body is None else self._body.size
         room_bytes = self._at_once_bytes() - _ROUTE_BYTES - _FRAMES_BYTES
         return shown_bytes <= replies.CHUNK_BYTES and shown_bytes <= room_bytes
 
@@ -380,16 +380,11 @@ class Exchange:
         whole = (mode is BodyMode.NONE or mode in _BUFFERING) and self._response_at is last
         return End.COMPLETE if whole else End.GONE
 
+    def _drop_body(self) -> None:
+        if self._body is not None:
+            self._body.drop()
+            self._body = None
+
     def _end(self, end: End) -> None:
         self.finished = True
         self.close(end)
-
-
-def _body_mode(side: str, number: int) -> BodyMode:
-    try:
-        return BodyMode(number)
-    except ValueError:
-        raise ProtocolError(
-            f"ext_proc: {side} body mode {number} is unknown; "
-            f"set processing_mode.{side}_body_mode to FULL_DUPLEX_STREAMED or BUFFERED"
-        ) from None

@@ -47,7 +47,8 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
 
     * headers: lower-case names, pseudo headers included; the last of several equal names wins
     * body: the whole body; None when the mode shows none of it before routing (NONE, STREAMED) or there is none
-    * body_complete: false when Envoy cut the body (BUFFERED_PARTIAL over its limit)
+    * body_complete: false when Envoy cut the body (BUFFERED_PARTIAL over its limit), or we could not take all of it
+    * crowded: it is not complete because the bodies of all streams together take too much
     * metadata: filter metadata by namespace, as plain values
     * headers_fixed: Envoy takes no headers any more (BUFFERED and BUFFERED_PARTIAL, when trailers come where a body was
       expected): of a `Route` only the metadata counts
@@ -64,6 +65,7 @@ class HttpRequest(msgspec.Struct, frozen=True, gc=False):
     headers_fixed: bool = False
     response_mode: BodyMode = BodyMode.FULL_DUPLEX_STREAMED
     can_end: Callable[[Watch], bool] = always
+    crowded: bool = False
 
 
 HeaderList = Sequence[tuple[str, bytes]]

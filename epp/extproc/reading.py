@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From protobuf messages to plain values: headers and metadata. Header names come out in lower case."""
+"""From protobuf messages to plain values: headers, metadata, modes. Header names come out in lower case."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from epp.contract.errors import ProtocolError
+from epp.extproc.handler import BodyMode
 from epp.extproc.headers import WireHeaders
 
 _HEADER_TAGS = (0x12, 0x1A)
@@ -50,3 +52,14 @@ def _plain(value: Any) -> Any:
     if kind is None or kind == "null_value":
         return None
     return getattr(value, kind)
+
+
+def body_mode(side: str, number: int) -> BodyMode:
+    """The mode of `side`, request or response. Raises `ProtocolError` for a number that is none."""
+    try:
+        return BodyMode(number)
+    except ValueError:
+        raise ProtocolError(
+            f"ext_proc: {side} body mode {number} is unknown; "
+            f"set processing_mode.{side}_body_mode to FULL_DUPLEX_STREAMED or BUFFERED"
+        ) from None

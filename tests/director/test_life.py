@@ -518,3 +518,12 @@ def test_a_request_keeps_the_plan_it_started_with() -> None:
     life.closed(End.COMPLETE)
     assert old
     assert len(bench.done) == 1
+
+
+def test_a_crowd_of_bodies_is_refused_as_saturation() -> None:
+    bench = Bench()
+    life = bench.director.open()
+    http = HttpRequest({":path": "/v1/completions"}, b"{", False, BodyMode.FULL_DUPLEX_STREAMED, {}, crowded=True)
+    outcome = life.request(http)
+    assert isinstance(outcome, Immediate)
+    assert (outcome.status, outcome.headers[0][1]) == (503, b"rejected-saturated")
