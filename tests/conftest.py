@@ -2,6 +2,8 @@
 """Runs `async def` tests: each on an event loop of its own, with `asyncio.run`. No plugin is needed.
 
 Async fixtures are not supported; use async context managers. A test that wants uvloop calls `uvloop.run` itself.
+
+Property tests try the same examples in every run, and none of them fails for being slow: the machine may be busy.
 """
 
 from __future__ import annotations
@@ -10,6 +12,12 @@ import asyncio
 import inspect
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "same-everywhere", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("same-everywhere")
 
 
 @pytest.hookimpl(tryfirst=True)
