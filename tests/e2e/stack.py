@@ -30,6 +30,8 @@ from epp.local.envoy import EnvoyConfig, bootstrap, find_envoy
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 START_S = 30.0
+PATIENCE_S = 30.0
+"""What takes longer is taken for lost. A busy machine gets there, too."""
 SEED_YAML = """\
 apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
@@ -83,7 +85,7 @@ class Part:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def wait(self, found: Callable[[str], Any], timeout_s: float = START_S, since: int = 0) -> Any:
+    def wait(self, found: Callable[[str], Any], timeout_s: float = PATIENCE_S, since: int = 0) -> Any:
         """The first true value of `found(line)` over the lines from number `since` on, waiting for new ones."""
         deadline_s, at = time.monotonic() + timeout_s, since
         with self._news:
@@ -105,7 +107,7 @@ class Part:
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
 
-    def ended(self, timeout_s: float = 10.0) -> int:
+    def ended(self, timeout_s: float = PATIENCE_S) -> int:
         """Wait for its end; the exit code."""
         code = self.process.wait(timeout_s)
         self._reader.join(2.0)
@@ -144,7 +146,7 @@ class Page:
 
 def read_page(port: int) -> Page:
     """The metrics page on `port`."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE_S) as response:
         text = response.read().decode()
     samples: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(text):
@@ -184,10 +186,10 @@ class Epp(Part):
             record: Record = json.loads(line)
             return record if record["msg"] == "Request handled" and record["x-request-id"] == request_id else None
 
-        found: Record = self.wait(is_it, 5.0)
+        found: Record = self.wait(is_it)
         return found
 
-    def say(self, text: str, since: int = 0, timeout_s: float = 10.0) -> Record:
+    def say(self, text: str, since: int = 0, timeout_s: float = PATIENCE_S) -> Record:
         """Wait for the log line whose message holds `text`."""
         found: Record = self.wait(lambda line: text in line and json.loads(line), timeout_s, since)
         return found
@@ -204,7 +206,7 @@ class Epp(Part):
             found.append(line)
         return found
 
-    def settled(self, timeout_s: float = 5.0) -> Page:
+    def settled(self, timeout_s: float = PATIENCE_S) -> Page:
         """Wait until no request is running, in every name of that count; the page that says so."""
         deadline_s = time.monotonic() + timeout_s
         while True:

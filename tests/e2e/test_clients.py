@@ -207,6 +207,7 @@ async def test_a_message_over_the_limit(served: tuple[Epp, bytes | None]) -> Non
 
 async def test_many_streams_at_once(served: tuple[Epp, bytes | None]) -> None:
     epp, certificate = served
+    all_chosen = asyncio.Barrier(200)
     async with grpcio_channel(epp.port, certificate) as channel:
 
         async def one(number: int) -> str:
@@ -215,7 +216,7 @@ async def test_many_streams_at_once(served: tuple[Epp, bytes | None]) -> None:
             await talk.say(talk.headers(REQUEST))
             await talk.say(talk.body(chat(f"stream {number}"), end=True))
             chosen = set_headers((await talk.expect("request_headers")).header_mutation)[DESTINATION]
-            await asyncio.sleep(0.2)
+            await all_chosen.wait()
             call.cancel()
             return chosen
 

@@ -23,7 +23,7 @@ import pytest
 
 from tests.e2e.client import JSON, Answer, ask, chat, chunked, get, head, post, receive
 from tests.e2e.pod import ANSWER, SSE_USAGE, sse_body
-from tests.e2e.stack import Page, Stack, envoy, stack
+from tests.e2e.stack import PATIENCE_S, Page, Stack, envoy, stack
 
 pytestmark = pytest.mark.envoy
 
@@ -62,7 +62,7 @@ class Case:
         """No request is running, no pod is charged, no line complains."""
         epp = self.stack.epp
         epp.settled()
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + PATIENCE_S
         for turn in itertools.count():
             probe = f"probe-{self.logged}-{turn}"
             assert get(self.port, "/v1/models", {"x-request-id": probe}).status == 200

@@ -19,7 +19,7 @@ import pytest
 from epp.director.estimate import FIRST
 from tests.e2e.client import JSON, chat, head, post, receive
 from tests.e2e.pod import sse_body
-from tests.e2e.stack import SEED_YAML, Epp, Page, Stack, connection_manager, envoy, pods, serving, stack
+from tests.e2e.stack import PATIENCE_S, SEED_YAML, Epp, Page, Stack, connection_manager, envoy, pods, serving, stack
 
 pytestmark = pytest.mark.envoy
 
@@ -35,7 +35,7 @@ def warm(running: Stack) -> None:
         assert post(running.port, BODY, {"x-do": "sse 20 0"}).status == 200
 
 
-def until(epp: Epp, holds: Callable[[Page], bool], timeout_s: float = 20.0) -> Page:
+def until(epp: Epp, holds: Callable[[Page], bool], timeout_s: float = PATIENCE_S) -> Page:
     """The first metrics page of which it is true."""
     deadline_s = time.monotonic() + timeout_s
     while True:

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.e2e.client import JSON, Load, chat, head, post, receive
 from tests.e2e.pod import sse_body
-from tests.e2e.stack import SEED_YAML, Epp, Stack, serving, stack
+from tests.e2e.stack import PATIENCE_S, SEED_YAML, Epp, Stack, serving, stack
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 NAMES = ("", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension", "readiness", "liveness")
@@ -27,7 +27,7 @@ def health(epp: Epp) -> dict[str, int]:
     """What the health port says of every name."""
     with grpc.insecure_channel(f"127.0.0.1:{epp.health_port}") as channel:
         check = health_pb2_grpc.HealthStub(channel).Check
-        return {name: check(health_pb2.HealthCheckRequest(service=name), timeout=5).status for name in NAMES}
+        return {name: check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE_S).status for name in NAMES}
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -52,28 +52,32 @@ def test_sigterm_under_load(running: Stack) -> None:
     assert set(health(epp).values()) == {SERVING}
     load = Load(running.port, head_and_body, connections=16)
 
-    async def disturb() -> tuple[dict[str, int], int]:
+    async def more_answers(count: int) -> None:
+        wanted = load.answers[200] + count
+        async with asyncio.timeout(PATIENCE_S):
+            while load.answers[200] < wanted:  # noqa: ASYNC110 - the load tells nobody
+                await asyncio.sleep(0.01)
+
+    async def disturb() -> dict[str, int]:
         work = asyncio.ensure_future(load.run())
-        await asyncio.sleep(0.5)
+        await more_answers(100)
         epp.signal(signal.SIGTERM)
         await asyncio.to_thread(epp.say, "stopping: requests are answered for 2 s more")
         told = await asyncio.to_thread(health, epp)
-        answered = load.answers[200]
-        await asyncio.sleep(0.5)
-        while_draining = load.answers[200] - answered
+        # The requests of 16 connections that were under way are not enough.
+        await more_answers(50)
         load.stop()
         await work
-        return told, while_draining
+        return told
 
     # More than 3 s of events: it is open before the signal, and ends after the drain.
     with open_stream(running, "sse 160 20") as sock:
-        told, while_draining = uvloop.run(disturb())
+        told = uvloop.run(disturb())
         assert told == {**dict.fromkeys(NAMES, NOT_SERVING), "liveness": SERVING}
-        assert while_draining > 20
         assert (load.failed, set(load.answers)) == ({}, {200})
         answer = receive(sock)
     assert (answer.status, answer.complete, answer.body) == (200, True, sse_body(160))
-    assert epp.ended(15) == 0
+    assert epp.ended() == 0
     assert "stopped" in epp.lines[-1]
     assert complaints(epp) == []
 
@@ -96,9 +100,8 @@ def test_a_second_signal_does_not_wait(running: Stack, number: int) -> None:
         epp.signal(signal.SIGTERM)
         epp.say("stopping: requests are answered for 2 s more")
         epp.signal(number)
-        began_s = time.monotonic()
-        assert epp.ended(10) == 0
-        assert time.monotonic() - began_s < 8
+        # A stream that never ends has a minute: nobody waits for that.
+        assert epp.ended() == 0
     assert complaints(epp) == []
 
 
@@ -111,7 +114,7 @@ def test_a_second_signal_ends_the_wait_for_open_streams(running: Stack) -> None:
         time.sleep(2)
         assert epp.process.poll() is None
         epp.signal(signal.SIGTERM)
-        assert epp.ended(10) == 0
+        assert epp.ended() == 0
     assert complaints(epp) == []
 
 
@@ -119,7 +122,7 @@ def test_a_second_signal_ends_the_wait_for_open_streams(running: Stack) -> None:
 def test_sigint_skips_the_drain(running: Stack) -> None:
     assert post(running.port, chat("last one")).status == 200
     running.epp.signal(signal.SIGINT)
-    assert running.epp.ended(8) == 0
+    assert running.epp.ended() == 0
     assert complaints(running.epp) == []
 
 
@@ -127,13 +130,13 @@ def test_sigint_skips_the_drain(running: Stack) -> None:
 def test_nobody_there(transport: str) -> None:
     with serving("--drain-timeout=200ms", f"--transport={transport}", "--endpoints=127.0.0.1:9") as epp:
         epp.signal(signal.SIGTERM)
-        assert epp.ended(8) == 0
+        assert epp.ended() == 0
         assert "stopped" in epp.lines[-1]
 
 
 def test_a_request_after_the_drain_is_refused_not_lost() -> None:
     with serving("--drain-timeout=0s", "--endpoints=127.0.0.1:9") as epp:
         epp.signal(signal.SIGTERM)
-        assert epp.ended(8) == 0
+        assert epp.ended() == 0
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", epp.port), timeout=2):
             pass
