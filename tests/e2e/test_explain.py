@@ -18,7 +18,7 @@ import pytest
 from epp.observe.logged import read_decisions
 from tests.e2e.client import JSON, chat, post
 from tests.e2e.pod import POD_HEADER
-from tests.e2e.stack import ROOT, SEED_YAML, Epp, connection_manager, stack
+from tests.e2e.stack import PATIENCE_S, ROOT, SEED_YAML, Epp, Page, connection_manager, stack
 
 pytestmark = pytest.mark.envoy
 
@@ -29,7 +29,7 @@ CONFIG = f"--config-text={SEED_YAML}"
 def ended(epp: Epp, request_id: str) -> dict[str, Any]:
     """The record of a request, once it tells how that ended."""
     url = f"http://127.0.0.1:{epp.metrics_port}/debug/decisions?full=1&request_id={request_id}"
-    deadline_s = time.monotonic() + 5.0
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5) as response:
@@ -39,6 +39,17 @@ def ended(epp: Epp, request_id: str) -> dict[str, Any]:
         except urllib.error.HTTPError as error:
             assert error.code == 404
         assert time.monotonic() < deadline_s, f"{request_id} never ended"
+        time.sleep(0.01)
+
+
+def written(epp: Epp, count: int) -> Page:
+    """The metrics page, once so many lines are in the decision log."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while True:
+        page = epp.metrics()
+        if page.sum("epp_decision_log_lines_total") == count:
+            return page
+        assert time.monotonic() < deadline_s, f"{count} lines are never written"
         time.sleep(0.01)
 
 
@@ -117,11 +128,12 @@ def test_the_decision_log_is_written_while_the_service_runs(tmp_path: Path) -> N
     flags = (f"--decision-log={path}", "--decision-log-prefix-hashes", "--decision-log-max-bytes=20k")
     with stack(CONFIG, *flags, count=3) as parts:
         served = {}
-        for number in range(30):
-            answer = post(parts.port, chat("the same words again " * 40), {**JSON, "x-request-id": f"id-{number}"})
-            served[f"id-{number}"] = answer.get(POD_HEADER)
-        parts.epp.settled()
-        page = parts.epp.metrics()
+        for wave in (range(15), range(15, 30)):
+            for number in wave:
+                answer = post(parts.port, chat("the same words again " * 40), {**JSON, "x-request-id": f"id-{number}"})
+                served[f"id-{number}"] = answer.get(POD_HEADER)
+            # The file turns over between two writes; each wave is at least one.
+            page = written(parts.epp, len(served))
         parts.epp.signal(signal.SIGINT)
         assert parts.epp.ended() == 0
         assert page.sum("epp_decision_log_lines_dropped_total") == 0
