@@ -147,5 +147,6 @@ async def test_closing_does_not_wait_for_a_client_that_reads_nothing(loop_factor
         client.writer.transport.pause_reading()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(client.flush(), 0.3)
+        await until(lambda: calls.made)
         await asyncio.wait_for(listener.close(0.1), 10)
     assert calls.made[0].reasons == ["server stopping"]
