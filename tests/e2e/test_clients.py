@@ -147,7 +147,7 @@ async def test_a_refused_request(served: tuple[Epp, bytes | None]) -> None:
 
 
 async def test_a_deadline(open_by: Open, served: tuple[Epp, bytes | None]) -> None:
-    async with open_by(timeout_s=0.5) as talk:
+    async with open_by(timeout_s=1.0) as talk:
         await talk.say(talk.headers({**REQUEST, "x-request-id": "late"}))
         await talk.say(talk.body(chat("late"), end=True))
         await talk.expect("request_headers")

@@ -117,15 +117,15 @@ async def test_what_goes_wrong_is_one_line_each(config: str, capsys: pytest.Capt
     scripts = (answer(b"", "404 Not Found"), answer(b"<html>\n"), b"SSH-2.0-x\r\n", silent, answer(PAGE))
     async with pages(*scripts) as ports:
         refused = free_port()
-        assert await run(config, endpoints(*ports, refused), "--timeout=0.2", "--json") == 1
+        assert await run(config, endpoints(*ports, refused), "--timeout=1", "--json") == 1
         told = json.loads(capsys.readouterr().out)
-        assert await run(config, endpoints(*ports, refused), "--timeout=0.2") == 1
+        assert await run(config, endpoints(*ports, refused), "--timeout=1") == 1
     errors = {entry["endpoint"].rpartition("-")[2]: entry["error"] for entry in told["endpoints"]}
     expected = [
         "the answer's status is 404, not 200; is the metrics path right?",
         "the page is of no engine known here (",
         "the answer is not HTTP/1.1: it starts with 'SSH-2.0-x",
-        "no complete answer came within 0.2 s",
+        "no complete answer came within 1 s",
         None,
         "cannot connect: Connection refused",
     ]
