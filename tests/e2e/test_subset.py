@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import itertools
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from google.protobuf.struct_pb2 import ListValue, Value
 
 from tests.e2e.client import Answer, chat, post
 from tests.e2e.stack import SEED_YAML, PodPart, Stack, connection_manager, envoy, pods, serving
+from tests.ipv6 import has_ipv6
 
 pytestmark = pytest.mark.envoy
 
@@ -34,15 +34,6 @@ def hinted(document: dict[str, Any]) -> None:
     filters.insert(0, {"name": name, "typed_config": {"@type": kind, "request_rules": rules}})
     ext_proc = next(f for f in filters if f["name"] == "envoy.filters.http.ext_proc")["typed_config"]
     ext_proc["metadata_options"]["forwarding_namespaces"]["untyped"].append(NAMESPACE)
-
-
-def has_ipv6() -> bool:
-    try:
-        with socket.socket(socket.AF_INET6) as sock:
-            sock.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from epp.observe.logs import open_log
 from epp.observe.recorder import Recorder
 from epp.service.admin import Admin
 from epp.testing import FakeClock
+from tests.ipv6 import needs_ipv6
 
 HOST = "127.0.0.1"
 
@@ -85,9 +86,8 @@ def test_other_paths_say_what_there_is() -> None:
         assert (status, body) == (404, b"/nothing is not served here; try /metrics, /healthz, /readyz\n")
 
 
+@needs_ipv6
 def test_over_ipv6() -> None:
-    if not socket.has_dualstack_ipv6():
-        pytest.skip("no IPv6 here")
     with admin(host="::") as (server, _):
         assert get(server.port, "/healthz", host="::1")[0] == 200
         assert get(server.port, "/healthz", host=HOST)[0] == 200

@@ -25,6 +25,7 @@ from epp.signals.buffers import BufferPool
 from epp.signals.http1 import PageError
 from epp.signals.reader import PageReader, PageSource
 from epp.signals.tls import tls_context
+from tests.ipv6 import needs_ipv6
 
 Serve = Callable[..., Any]
 Run = Callable[[Awaitable[None]], None]
@@ -382,6 +383,7 @@ def test_after_close_nothing_is_told(serve: Serve, run: Run) -> None:
     run(main())
 
 
+@needs_ipv6
 def test_ipv6(serve: Serve, run: Run) -> None:
     async def main() -> None:
         async with serve(HELLO, host="::1") as server, client(server.port, host="::1") as reader:
