@@ -179,6 +179,24 @@ async def test_a_pod_that_refuses_comes_back_at_its_address() -> None:
         assert pod.site.port == port
 
 
+def test_connections_are_reset_on_uvloop_too() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def idle_connection_of_a_pod_that_refuses() -> None:
+        async with client() as pod:
+            reader, writer = await asyncio.open_connection("127.0.0.1", pod.site.port)
+            writer.write(b"GET /health HTTP/1.1\r\nhost: pod\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await pod.put(refuse={"for_s": 60})
+            try:
+                with pytest.raises(ConnectionResetError):
+                    await asyncio.wait_for(reader.read(), 5)
+            finally:
+                writer.close()
+
+    uvloop.run(idle_connection_of_a_pod_that_refuses())
+
+
 async def test_a_pod_that_only_closes_its_listener_serves_those_who_are_connected() -> None:
     async with client() as pod:
         reader, writer = await asyncio.open_connection("127.0.0.1", pod.site.port)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import NoReturn
+from typing import NoReturn, cast
 
 _LINGER_RESET = struct.pack("ii", 1, 0)
 
@@ -18,8 +18,8 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
     sock = transport.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
-    if isinstance(transport, asyncio.WriteTransport):
-        transport.abort()
+    # uvloop's transports are of no class of asyncio's.
+    cast(asyncio.WriteTransport, transport).abort()
 
 
 async def never() -> NoReturn:
