@@ -49,7 +49,7 @@ def document(probes: Sequence[Probe], reads: Reads) -> str:
 
 def _row(each: Probe) -> tuple[str, ...]:
     if each.error and not each.page_bytes:
-        return (each.endpoint.id, "?", "unreachable", *("-" for _ in _HEADINGS[4:]), f"{each.seconds * 1e3:.0f} ms")
+        return (each.endpoint.id, "?", "not read", *("-" for _ in _HEADINGS[4:]), f"{each.seconds * 1e3:.0f} ms")
     sample = each.sample
     cells = {
         "waiting": _number(sample.waiting),
@@ -70,7 +70,7 @@ def _causes(probes: Sequence[Probe]) -> list[str]:
     """What is wrong, once for each cause, with the endpoints it concerns."""
     concerned: dict[str, list[str]] = {}
     for each in probes:
-        causes = [f"no {field} ({names})" for field, names in each.missing.items()]
+        causes = [f"no usable {field} ({names})" for field, names in each.missing.items()]
         for cause in [each.error, *causes] if each.error else causes:
             concerned.setdefault(cause, []).append(each.endpoint.id)
     lines = []

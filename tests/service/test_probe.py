@@ -102,9 +102,9 @@ async def test_what_is_read_and_missing_is_told_once_with_where_it_was_looked_fo
     async with pages(without_kv, without_kv, without_running) as ports:
         assert await run(f"--config-file={config}", endpoints(*ports)) == 1
     out = capsys.readouterr().out
-    causes = [line for line in out.splitlines() if "no kv_utilization" in line]
+    causes = [line for line in out.splitlines() if "no usable kv_utilization" in line]
     names = ", ".join(f"default/127.0.0.1-{port}" for port in ports[:2])
-    assert causes == [f"{names}: no kv_utilization (vllm:kv_cache_usage_perc or vllm:gpu_cache_usage_perc)"]
+    assert causes == [f"{names}: no usable kv_utilization (vllm:kv_cache_usage_perc or vllm:gpu_cache_usage_perc)"]
     # Running requests are read by nobody here, so that an endpoint without them is well.
     assert out.count("MISSING") == 2
     assert "1 of 3 endpoints say all that is read." in out
