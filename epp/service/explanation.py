@@ -31,6 +31,7 @@ _CAUSES = {
 }
 _TOLD = {
     "response": "the response, which passed by",
+    "stream": "Envoy, which ended the stream",
     "log": "Envoy's access log",
     "estimate": "an estimate",
     "reconciliation": "the endpoint's count of requests",
@@ -207,7 +208,8 @@ def _outcome(outcome: Fields) -> str:
     ]  # fmt: skip
     if counted:
         text += f"; the endpoint counted {', '.join(counted)}"
-    return f"{text}; told by {_TOLD.get(outcome['told_by'], outcome['told_by'])}"
+    told_by = "stream" if outcome["told_by"] == "response" and outcome["status"] is None else outcome["told_by"]
+    return f"{text}; told by {_TOLD.get(told_by, told_by)}"
 
 
 def seconds(value: float) -> str:
