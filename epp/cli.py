@@ -79,7 +79,7 @@ def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, _commands(), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ";"
-    return f"unknown command '{name}'{hint} known: {', '.join(_commands())}; flags alone mean `serve`"
+    return f"unknown command '{name}'{hint} known: {', '.join(_commands())}, version; flags alone mean `serve`"
 
 
 def _print(name: str) -> int:
