@@ -7,8 +7,8 @@ Invariants:
   end a life. Anything else is a removal followed by an addition, with a new generation and zeroed columns.
 * What arrives late for a past generation (a scrape's result, a lease's end) changes nothing.
 * `in_flight_*` of a row is the sum over the open leases of its present generation, so never negative.
-* A suspect, an endpoint that refused or dropped a connection a moment ago, is no candidate while another one is there:
-  a dead endpoint looks idle, and without this the ties would all be its.
+* A suspect, an endpoint that refused or dropped a connection a moment ago or hangs, is no candidate while another one
+  is there: a dead endpoint looks idle, and without this the ties would all be its.
 
 Everything runs on the event loop's thread and nothing awaits.
 """
@@ -116,7 +116,8 @@ class Pool:
         return Endpoints(self.columns, self._trusted(found_rows, now_s) if self._suspects else found_rows, now_s)
 
     def suspect(self, endpoint: Endpoint, seconds: float = SUSPECT_S) -> None:
-        """`endpoint` refused or dropped a connection: choose others for `seconds`, or until `record` clears it."""
+        """`endpoint` refused or dropped a connection, or hangs: choose others for `seconds`, or until `record` clears
+        it."""
         if self._alive(endpoint):
             self._suspects[endpoint.row] = self._clock() + seconds
 

@@ -183,7 +183,7 @@ class Scraper:
             target.launch(self._timers, self._open_reader, self._phase)
 
 
-def _nobody(_endpoint: Endpoint) -> None:
+def _nobody(_endpoint: Endpoint, _seconds: float) -> None:
     """Nobody wants to know."""
 
 

@@ -33,6 +33,9 @@ _SOON_S = 0.05
 # An endpoint that refuses connections is dead or starting; asking costs nothing, and it should be found soon.
 _MAX_REFUSED_BACKOFF_S = 1.0
 _GONE = ("connect", "closed")
+_GONE_S = 2.0
+# One page that does not come in time may be a busy moment; from here on the endpoint hangs.
+_HUNG_TIMEOUTS = 2
 # An endpoint that fails now and then is not worth more than one warning in this time.
 _WARNING_PAUSE_S = 10.0
 _NOTHING = Sample()
@@ -41,8 +44,9 @@ Record = Callable[[Endpoint, Sample], bool]
 """Where samples go (`Pool.record`); false when the endpoint is gone."""
 
 
-Lost = Callable[[Endpoint], None]
-"""Told when an endpoint refuses or drops a connection (`Pool.suspect`)."""
+Lost = Callable[[Endpoint, float], None]
+"""Told when an endpoint refuses or drops a connection, or hangs, and for how many seconds to believe it
+(`Pool.suspect`)."""
 
 
 class Reader(Protocol):
@@ -114,7 +118,7 @@ class ScrapeState:
 
 
 class Target:
-    """The polls of one endpoint. `lost` is told when it refuses or drops a connection."""
+    """The polls of one endpoint. `lost` is told when it refuses or drops a connection, or answers no more."""
 
     __slots__ = (
         "_announced",
@@ -126,6 +130,7 @@ class Target:
         "_phase",
         "_reader",
         "_scanner",
+        "_timeouts",
         "_timer",
         "_timers",
         "_warned_s",
@@ -145,6 +150,7 @@ class Target:
         self._phase = self._due_s = 0.0
         self._interval_s = around.settings.interval_s
         self._warned_s = -math.inf
+        self._timeouts = 0
         self._announced = False
 
     def launch(self, timers: Timers, open_reader: OpenReader, phase: float) -> None:
@@ -195,6 +201,7 @@ class Target:
         self._count_bytes(end - start)
         state = self.state
         state.last_good_s = self._timers.time()
+        self._timeouts = 0
         filtering.learn(buffer, start, end, state.last_good_s)
         around = self._around
         busy = bool(sample.running or sample.waiting) or around.in_flight(state.endpoint) > 0
@@ -216,8 +223,6 @@ class Target:
             return
         state, settings = self.state, self._around.settings
         self._count(error.reason)
-        if error.reason in _GONE:
-            self._lost(state.endpoint)
         state.failures_in_a_row += 1
         state.last_error = str(error)
         now_s = self._timers.time()
@@ -234,13 +239,23 @@ class Target:
         longest_s = max(settings.max_backoff_s, settings.interval_s)
         if error.reason in _GONE:
             longest_s = min(longest_s, max(_MAX_REFUSED_BACKOFF_S, settings.interval_s))
-        self._plan(now_s + min(pause_s, longest_s) * self._around.rng.uniform(0.5, 1.0))
+        pause_s = min(pause_s, longest_s) * self._around.rng.uniform(0.5, 1.0)
+        self._doubt(error.reason, pause_s)
+        self._plan(now_s + pause_s)
+
+    def _doubt(self, reason: str, pause_s: float) -> None:
+        """Tell of an endpoint that is gone, or hangs, until the next poll can have ended."""
+        self._timeouts = self._timeouts + 1 if reason == "timeout" else 0
+        if reason in _GONE:
+            self._lost(self.state.endpoint, _GONE_S)
+        elif self._timeouts >= _HUNG_TIMEOUTS:
+            self._lost(self.state.endpoint, pause_s + self._around.settings.timeout_s + _GONE_S)
 
     def on_idle_close(self) -> None:
         """The endpoint ended its connection between two polls: it may be gone, so ask at once."""
         if self._timers is None:
             return
-        self._lost(self.state.endpoint)
+        self._lost(self.state.endpoint, _GONE_S)
         self._filtering.restart()
         if self._timer is not None:
             self._timer.cancel()

@@ -118,6 +118,7 @@ class World:
         self.records: list[tuple[Endpoint, Sample]] = []
         self.gone: set[str] = set()
         self.lost: list[str] = []
+        self.lost_s: list[tuple[float, float]] = []
         self.in_flight: dict[str, float] = {}
         self.page = PAGE
         scraped = ScrapeSettings(**settings)  # type: ignore[arg-type]
@@ -126,9 +127,13 @@ class World:
             reads,
             scraped,
             random.Random(5),
-            lambda endpoint: self.lost.append(endpoint.name),
+            self._note_lost,
             lambda endpoint: self.in_flight.get(endpoint.name, 0.0),
         )
+
+    def _note_lost(self, endpoint: Endpoint, seconds: float) -> None:
+        self.lost.append(endpoint.name)
+        self.lost_s.append((self.time.time(), self.time.time() + seconds))
 
     def _record(self, endpoint: Endpoint, sample: Sample) -> bool:
         self.records.append((endpoint, sample))
@@ -252,6 +257,39 @@ def test_who_refuses_or_drops_a_connection_is_reported(error: PageError, told: b
     world.readers["a"].error = error
     world.time.run(0.06)
     assert world.lost == (["a"] if told else [])
+
+
+def test_who_hangs_is_reported_from_its_second_timeout_on_without_a_gap() -> None:
+    world = World()
+    world.start()
+    world.add("a", "b")
+    world.time.run(1.0)
+    world.readers["a"].error = PageError("timeout", "no page within 1 s")
+    world.time.run(60.0)
+    assert set(world.lost) == {"a"}
+    assert len(world.lost_s) == len(world.readers["a"].polled_s) - len(_good(world, "a")) - 1
+    for (_, until_s), (reported_s, _) in itertools.pairwise(world.lost_s):
+        assert reported_s < until_s
+    assert world.lost_s[-1][1] > world.time.time()
+
+
+def test_a_timeout_now_and_then_is_no_hang() -> None:
+    world = World()
+    world.start()
+    world.add("a")
+    [state] = world.scraper.states()
+    for _ in range(20):
+        world.readers["a"].error = PageError("timeout", "no page within 1 s")
+        while not state.failures_in_a_row:
+            world.time.run(0.0005)
+        world.readers["a"].error = None
+        world.time.run(1.0)
+    assert state.counts.failures["timeout"] == 20
+    assert world.lost == []
+
+
+def _good(world: World, name: str) -> list[Sample]:
+    return [sample for endpoint, sample in world.records if endpoint.name == name]
 
 
 def test_a_connection_that_ends_between_polls_is_reported_and_checked_at_once() -> None:
