@@ -17,7 +17,7 @@ MODEL_SERVER_ERROR = "ModelServerError"
 """The error code of a response that the endpoint itself marked as failed."""
 
 MAX_NAMES = 1000
-MAX_SERIES = 2_000
+MAX_SERIES = 500
 _NAME_CHARACTERS = 256
 
 
