@@ -21,10 +21,11 @@ from epp.config.document import MAX_BYTES
 from epp.config.findings import ConfigErrors
 from epp.config.load import decode, load_text, read_text
 from epp.config.plan import plan_dict, plan_text
+from epp.oneline import OneLineParser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command with the arguments after `epp check`; the exit code."""
+    """Run the command with the arguments after `epp check`; the exit code. Raises `UsageError`."""
     options = _parser().parse_args(argv)
     try:
         configuration = check(options.config, options.plugin_dir, strict=options.strict)
@@ -50,7 +51,7 @@ def check(config: str, plugin_dir: str | None, *, strict: bool) -> Configuration
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="epp check",
         description="Check an EndpointPickerConfig and print its plan.",
         epilog="`epp check [CONFIG] --probe` asks every endpoint too; `epp check --probe --help` tells the options.",

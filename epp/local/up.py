@@ -16,6 +16,7 @@ from pathlib import Path
 
 from epp.contract.errors import EppError, StartError, UsageError
 from epp.local.envoy import find_envoy
+from epp.oneline import OneLineParser
 
 DEFAULT_CONFIG = Path(__file__).with_name("seed-config.yaml")
 _MOST_PODS = 254
@@ -23,8 +24,8 @@ _MOST_PODS = 254
 
 def main(argv: Sequence[str]) -> int:
     """Run `epp up` with the flags `argv`; returns the exit code."""
-    args = _parser().parse_args(argv)
     try:
+        args = _parser().parse_args(argv)
         _check(args)
         envoy = find_envoy()
         if importlib.util.find_spec("aiohttp") is None:
@@ -51,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="epp up",
         description="Simulated vLLM pods, the endpoint picker and a real Envoy on this machine; sends requests "
         "through them, shows which pod was chosen and why, and stays up until Ctrl-C.",

@@ -11,9 +11,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from epp.contract.errors import EppError, UsageError
+from epp.oneline import OneLineParser
 from epp.service.explanation import explain
 
 DEFAULT_URL = "http://127.0.0.1:9090"
@@ -21,11 +22,6 @@ PATH = "/debug/decisions"
 MOST_DECISIONS = 1_000
 MOST_BYTES = 64 << 20
 TIMEOUT_S = 15.0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"explain: {message}; epp explain --help tells the options")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -121,7 +117,7 @@ def _count(text: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="epp explain",
         description="Why did a request go to that endpoint? Asks a running picker (its last decisions are kept).",
         epilog="exit codes: 0 explained; 1 no picker there, or it does not know the request; 2 wrong command line",

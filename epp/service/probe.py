@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 from epp.config.build import Assembly, assemble
 from epp.config.catalog import collect
@@ -24,8 +23,9 @@ from epp.config.findings import ConfigErrors
 from epp.config.load import load_text, read_text
 from epp.contract.discovery import Discovery, EndpointSpec
 from epp.contract.endpoints import Endpoint
-from epp.contract.errors import DiscoveryError, EppError, UsageError
+from epp.contract.errors import DiscoveryError, EppError
 from epp.contract.plugins import SCRAPED
+from epp.oneline import OneLineParser
 from epp.service.flags import parse
 from epp.service.options import Options
 from epp.service.probetable import document, table
@@ -47,11 +47,6 @@ class Asked:
     rows: int
     at_once: int
     timeout_s: float
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"check --probe: {message}; epp check --probe --help tells the options")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -87,8 +82,8 @@ def arguments(argv: Sequence[str]) -> Asked:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="epp check",
+    parser = OneLineParser(
+        prog="epp check --probe",
         usage="epp check [CONFIG] --probe [flags of epp serve]",
         description="Ask every endpoint once for its metrics page, and say what it does not say.",
         epilog="Endpoints come from --endpoints, --endpoints-file or the configuration, as for `epp serve`.",

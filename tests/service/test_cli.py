@@ -80,6 +80,15 @@ MISTAKES = {
     ("--grpc-port", "many"): 'epp: invalid argument "many" for "--grpc-port" flag: must be a whole number',
     ("--secure-serving=perhaps",): 'epp: invalid argument "perhaps" for "--secure-serving" flag: ',
     ("---x",): "epp: bad flag syntax: ---x",
+    ("up", "--port", "x"): "epp up: argument --port: invalid int value: 'x'; epp up --help tells the options",
+    ("up", "--frob"): "epp up: unrecognized arguments: --frob; epp up --help tells the options",
+    ("check",): "epp: the following arguments are required: CONFIG; epp check --help tells the options",
+    ("check", "c.yaml", "--frob"): "epp: unrecognized arguments: --frob; epp check --help tells the options",
+    ("check", "--probe", "--rows=x"): "epp: argument --rows: 'x' must be a whole number from 1 to",
+    ("check", "c.yaml", "--a\nb"): "epp: unrecognized arguments: --a b; epp check --help tells the options",
+    ("explain", "--frob"): "epp: unrecognized arguments: --frob; epp explain --help tells the options",
+    ("sim-pod", "--frob"): "epp sim-pod: unrecognized arguments: --frob; epp sim-pod --help tells the options",
+    ("sim-pod", "--count=0"): "epp sim-pod: argument --count: 0 is not above 0; epp sim-pod --help tells the options",
     ("srve",): "epp: unknown command 'srve'; did you mean 'serve'?",
 }
 

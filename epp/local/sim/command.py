@@ -19,16 +19,17 @@ from epp.local.sim.engine import EngineConfig
 from epp.local.sim.generation import EngineName, PodConfig
 from epp.local.sim.profiles import PROFILES
 from epp.local.sim.site import Site
+from epp.oneline import OneLineParser
 
 DEFAULT_MODEL = "Qwen/Qwen2.5-0.5B-Instruct"
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a pod with the flags `argv`. Returns the exit code: 1 cannot start, 2 wrong flags."""
-    parser = _parser()
-    parser.set_defaults(**_profile_defaults(parser.parse_args(argv).profile))
-    args = parser.parse_args(argv)
     try:
+        parser = _parser()
+        parser.set_defaults(**_profile_defaults(parser.parse_args(argv).profile))
+        args = parser.parse_args(argv)
         config = _config(args)
         return run_loop(_serve(config, args))
     except EppError as error:
@@ -71,7 +72,7 @@ def _positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="epp sim-pod", description="A simulated vLLM server: no GPU, no weights.", allow_abbrev=False
     )
     add = parser.add_argument
