@@ -49,7 +49,7 @@ class PartEnded(StartError):
 @dataclass(frozen=True, slots=True)
 class StackConfig:
     """What to start. `picker` is the command to which the picker's flags are added. With `port` 0 all ports are
-    chosen at random, so that several stacks can start at the same time."""
+    chosen at random, so that several stacks can start at the same time. `picker_flags` come after ours, and win."""
 
     envoy: Path
     config_file: Path
@@ -59,6 +59,7 @@ class StackConfig:
     start_timeout_s: float = 30.0
     plugin_dirs: tuple[Path, ...] = ()
     response_phase: str = "full"
+    picker_flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +175,7 @@ class Stack:
         argv = [*config.picker, *picker_flags(places, config.config_file)]
         argv += [f"--plugin-dir={directory}" for directory in config.plugin_dirs]
         argv += [f"--response-phase={config.response_phase}"] if told else []
+        argv += config.picker_flags
         await self._children.start("the endpoint picker", argv, self._on_picker_line)
         await _picker_ready(places.health_port)
         tell("endpoint picker")

@@ -24,8 +24,9 @@ _MOST_PODS = 254
 
 def main(argv: Sequence[str]) -> int:
     """Run `epp up` with the flags `argv`; returns the exit code."""
+    own, passed_on = _split(argv)
     try:
-        args = _parser().parse_args(argv)
+        args = _parser().parse_args(own)
         _check(args)
         envoy = find_envoy()
         if importlib.util.find_spec("aiohttp") is None:
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
             port=args.port,
             plugin_dirs=tuple(args.plugin_dir),
             response_phase=args.response_phase,
+            picker_flags=passed_on,
         )
         config = SessionConfig(stack, requests=args.requests, exit=args.exit, json=args.json)
         return asyncio.run(Session(config, sys.stdout, sys.stderr).run())
@@ -51,11 +53,21 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
+def _split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Our flags, and those after the first `--`, which are the picker's."""
+    words = list(argv)
+    end = words.index("--") if "--" in words else len(words)
+    return words[:end], tuple(words[end + 1 :])
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog="epp up",
+        usage="epp up [options] [-- flags of epp serve]",
         description="Simulated vLLM pods, the endpoint picker and a real Envoy on this machine; sends requests "
         "through them, shows which pod was chosen and why, and stays up until Ctrl-C.",
+        epilog="What follows -- is given to the picker as it is, after the flags it gets here: "
+        "epp up -- --emit-decision-header --decision-log d.jsonl",
         allow_abbrev=False,
     )
     add = parser.add_argument

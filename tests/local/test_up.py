@@ -110,6 +110,23 @@ def test_the_real_picker_sends_the_same_prompt_to_the_same_pod(envoy_binary: Pat
 
 
 @pytest.mark.envoy
+def test_what_follows_two_dashes_is_given_to_the_picker(envoy_binary: Path, tmp_path: Path, capsys: Any) -> None:
+    log = tmp_path / "d.jsonl"
+    argv = ["--port", "0", "--pods", "1", "--requests", "1", "--exit"]
+    assert up.main([*argv, "--", "--decision-log", str(log)]) == 0
+    assert log.read_text().count("\n") >= 1
+    assert up.main([*argv, "--", "--frob"]) == 1
+    error = capsys.readouterr().err
+    assert "the endpoint picker ended with exit code 2; its last words: epp: unknown flag: --frob" in error
+
+
+def test_help_tells_of_flags_that_are_passed_on(capsys: Any) -> None:
+    with pytest.raises(SystemExit):
+        up.main(["--help"])
+    assert capsys.readouterr().out.startswith("usage: epp up [options] [-- flags of epp serve]\n")
+
+
+@pytest.mark.envoy
 def test_the_real_picker_says_what_is_wrong_with_a_configuration(envoy_binary: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(up.DEFAULT_CONFIG.read_text().replace("type: load-aware-scorer", "type: load-aware-scorrer"))
