@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from epp.contract.endpoints import Clock, Endpoints
@@ -13,8 +14,10 @@ from epp.director.life import Life
 from epp.director.plan import Plan, Settings
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
-from epp.extproc import HttpRequest, Route, Watch
+from epp.extproc import BodyMode, HttpRequest, Route, Watch
 from epp.observe.recorder import Recorder
+
+log = logging.getLogger("epp.director")
 
 MOST_ROUTES = 4096
 """Addresses whose answer is kept ready."""
@@ -44,6 +47,7 @@ class Director:
         self.settings = settings
         self.arrived: Callable[[], None] = _nobody
         """Told of every request, before it is read."""
+        self._told: set[BodyMode] = set()
         self._routes: dict[Watch, dict[str, Route]] = {watch: {} for watch in Watch}
 
     def open(self) -> Life:
@@ -55,6 +59,17 @@ class Director:
         """How much of this request's response to watch: `wanted`, or all of it where it passes through us anyway, or
         in order to learn how long such requests take."""
         return self.unwatched.watch(request, wanted) if http.can_end(wanted) else Watch.BODY
+
+    def body_unseen(self, mode: BodyMode) -> None:
+        """A request came whose body Envoy does not show before it is routed; said once for each mode."""
+        if mode not in self._told and self.plan.producers:
+            self._told.add(mode)
+            log.warning(
+                "Envoy shows no request bodies (request_body_mode %s): requests are routed without their prompts, so %s "
+                "has nothing to go by; set processing_mode.request_body_mode to FULL_DUPLEX_STREAMED or BUFFERED",
+                mode.name,
+                ", ".join(guarded.name for guarded in self.plan.producers),
+            )
 
     def route_to(self, addresses: str, watch: Watch = Watch.BODY) -> Route:
         """The plain answer that names `addresses`; one object for each, so that it is serialised once."""

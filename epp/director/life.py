@@ -51,6 +51,8 @@ FAILED_STATUS = 400
 """From here on a response is short: its end is not waited for when only its headers are watched."""
 INLINE_DECODE_BYTES = 64 * 1024
 """A compressed body longer than this is inflated in a thread."""
+_BLIND = (BodyMode.NONE, BodyMode.STREAMED)
+"""Modes in which a request is routed before its body is seen."""
 _CAUSES = {
     End.COMPLETE: Cause.COMPLETE,
     End.UNWATCHED: Cause.COMPLETE,
@@ -127,6 +129,8 @@ class Life:
                 # A body that Envoy cut short is routed on what can be known: its load.
                 if http.body_complete:
                     raise
+        elif http.mode in _BLIND and headers.get(":method") == "POST":
+            self._director.body_unseen(http.mode)
         request_id = headers.get("x-request-id")
         if not request_id:
             request_id = self._director.new_request_id()

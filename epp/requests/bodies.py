@@ -190,11 +190,17 @@ def _model(given: object) -> str:
     return given
 
 
+_NO_NUMBER = "Number out of range"
+"""How msgspec begins the error for a number like 1e999, in whatever field."""
+
+
 def _decode(decoder: Any, body: bytes, wrong_shape: str) -> Any:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise BadRequest(f"{wrong_shape} ({error})") from None
+        if not str(error).startswith(_NO_NUMBER):
+            raise BadRequest(f"{wrong_shape} ({error})") from None
+        raise BadRequest(f"error unmarshaling request bodyMap: {error}; send a number that JSON can hold") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequest(f"error unmarshaling request bodyMap: {error}; send the body as one JSON object") from None
     except RecursionError:

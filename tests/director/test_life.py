@@ -527,3 +527,28 @@ def test_a_crowd_of_bodies_is_refused_as_saturation() -> None:
     outcome = life.request(http)
     assert isinstance(outcome, Immediate)
     assert (outcome.status, outcome.headers[0][1]) == (503, b"rejected-saturated")
+
+
+class Idle:
+    """A producer that publishes nothing."""
+
+    def produce(self, request: InferenceRequest, endpoints: Endpoints) -> None:
+        pass
+
+
+def test_that_bodies_are_not_shown_is_said_once_for_each_mode(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(producers=[Idle()])
+    for mode in (BodyMode.STREAMED, BodyMode.STREAMED, BodyMode.NONE, BodyMode.FULL_DUPLEX_STREAMED):
+        bench.ask(None, mode=mode)
+    bench.ask(None, mode=BodyMode.STREAMED, headers={":method": "GET"})
+    told = [record.getMessage() for record in caplog.records]
+    assert [text.split("(")[1].split(")")[0] for text in told] == [
+        "request_body_mode STREAMED",
+        "request_body_mode NONE",
+    ]
+    assert "producer-0 has nothing to go by" in told[0]
+
+
+def test_where_nobody_reads_prompts_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    Bench().ask(None, mode=BodyMode.STREAMED)
+    assert caplog.records == []

@@ -119,6 +119,11 @@ def test_images_have_no_prefix_to_follow() -> None:
         ("completions", b'{"prompt":"x"}', "model not found in request body"),
         ("completions", b'{"prompt":"x","model":7}', "model in request body is not a string"),
         ("completions", b"no", "error unmarshaling request bodyMap"),
+        (
+            "chat/completions",
+            b'{"model":"m","messages":[],"max_tokens":1e999}',
+            "bodyMap: Number out of range.*max_tokens",
+        ),
         ("completions", b'{"prompt":"x"', "error unmarshaling request bodyMap"),
         ("completions", b"\xff\xfe", "error unmarshaling request bodyMap"),
         ("completions", b'{"a":' + b"[" * 100_000, "request"),
