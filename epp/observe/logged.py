@@ -26,6 +26,9 @@ from epp.observe.rotation import numbered
 
 Values = list[float | None]
 
+_START = b'{"v":'
+"""How every line of a decision log begins."""
+
 
 class LoggedFilter(msgspec.Struct, frozen=True):
     """`dropped` of `before` candidates fell; `endpoints` are those of them that the line names, by position."""
@@ -144,7 +147,8 @@ class LogError(EppError):
 def read_decisions(path: str | Path, *, rotated: bool = True) -> Iterator[LoggedDecision]:
     """The decisions in `path` in the order in which they ended, with `rotated` those of FILE.9, ..., FILE.1 before it.
 
-    Raises `LogError`. A line that a crash cut short is passed over.
+    Raises `LogError`, also for a file whose first line is none of a decision log. A line that a crash cut short is
+    passed over.
     """
     current = Path(path)
     files = [current]
@@ -162,13 +166,27 @@ def read_decisions(path: str | Path, *, rotated: bool = True) -> Iterator[Logged
 def _read(
     decoder: msgspec.json.Decoder[LoggedDecision], file: Path, lines: Iterator[bytes]
 ) -> Iterator[LoggedDecision]:
+    first = True
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             decision = decoder.decode(line)
         except msgspec.ValidationError as error:
             raise LogError(f"{file}:{number} is no decision: {error}") from None
         except msgspec.DecodeError:
+            if first and not _cut_short(line):
+                raise LogError(
+                    f"{file}:{number} is no decision; expected one JSON object in each line, as --decision-log writes"
+                ) from None
             continue
+        finally:
+            first = False
         if decision.v != VERSION:
             raise LogError(f"{file}:{number} is of version {decision.v}; this reader knows {VERSION}")
         yield decision
+
+
+def _cut_short(line: bytes) -> bool:
+    """Whether `line` may be the beginning of a decision."""
+    return line.startswith(_START) or _START.startswith(line)

@@ -206,6 +206,28 @@ def test_what_is_no_decision_is_refused_with_its_place(tmp_path: Path) -> None:
         list(read_decisions(tmp_path / "none"))
 
 
+@pytest.mark.parametrize("text", [b"plugins:\n- type: queue-scorer\n", b"\n\n{\n", b"\xff\xfe\x00", b"no newline"])
+def test_a_file_that_is_no_decision_log_is_refused_at_its_first_line(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text)
+    number = 1 + len(text) - len(text.lstrip(b"\n"))
+    with pytest.raises(LogError) as failure:
+        list(read_decisions(path))
+    assert str(failure.value) == (
+        f"{path}:{number} is no decision; expected one JSON object in each line, as --decision-log writes"
+    )
+
+
+def test_a_log_of_nothing_but_a_line_cut_short_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    line = maker().line(ended(routed(1)[0]))
+    for length in (0, 1, 4, 7, len(line) // 2):
+        path.write_bytes(line[:length])
+        assert list(read_decisions(path)) == []
+    path.write_bytes(line[:40] + b"\n" + line)
+    assert [one.number for one in read_decisions(path)] == [1]
+
+
 def test_a_path_that_cannot_be_written_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(
         StartError, match=r"--decision-log .* cannot be written: No such file or directory; name a file"
