@@ -65,7 +65,7 @@ class Director:
         if mode not in self._told and self.plan.producers:
             self._told.add(mode)
             log.warning(
-                "Envoy shows no request bodies (request_body_mode %s): requests are routed without their prompts, so %s "
+                "Envoy shows no request bodies (request_body_mode %s): they are routed without their prompts, so %s "
                 "has nothing to go by; set processing_mode.request_body_mode to FULL_DUPLEX_STREAMED or BUFFERED",
                 mode.name,
                 ", ".join(guarded.name for guarded in self.plan.producers),
