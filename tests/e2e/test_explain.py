@@ -125,12 +125,12 @@ def test_a_response_that_is_not_seen_carries_no_header_and_that_is_said_at_the_s
 
 def test_the_decision_log_is_written_while_the_service_runs(tmp_path: Path) -> None:
     path = tmp_path / "decisions.jsonl"
-    flags = (f"--decision-log={path}", "--decision-log-prefix-hashes", "--decision-log-max-bytes=20k")
+    flags = (f"--decision-log={path}", "--decision-log-prefix-hashes", "--decision-log-max-bytes=64Ki")
     with stack(CONFIG, *flags, count=3) as parts:
         served = {}
         for wave in (range(15), range(15, 30)):
             for number in wave:
-                answer = post(parts.port, chat("the same words again " * 40), {**JSON, "x-request-id": f"id-{number}"})
+                answer = post(parts.port, chat("the same words again " * 4000), {**JSON, "x-request-id": f"id-{number}"})
                 served[f"id-{number}"] = answer.get(POD_HEADER)
             # The file turns over between two writes; each wave is at least one.
             page = written(parts.epp, len(served))

@@ -160,6 +160,16 @@ def test_files_turn_over_and_the_oldest_leave(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o007 == 0
 
 
+def test_a_file_is_longer_than_its_limit_by_a_single_write_alone(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    file = RotatingFile(path, 100, 3)
+    for length in (60, 40, 1, 150, 99):
+        file.write(b"x" * (length - 1) + b"\n")
+    file.close()
+    sizes = {one.name: one.stat().st_size for one in tmp_path.iterdir()}
+    assert sizes == {"log": 99, "log.1": 150, "log.2": 1, "log.3": 100}
+
+
 def test_without_older_files_it_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "log"
     file = RotatingFile(path, 10, 0)

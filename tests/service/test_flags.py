@@ -82,6 +82,10 @@ def test_newest_names_are_known() -> None:
         (["--transport", "h3"], 'invalid argument "h3" for "--transport" flag: must be one of ngh2, grpcio'),
         (["--response-phase=none"], "must be one of full, headers, release, auto"),
         (["--max-body-size", "0"], "must be a size of at least 1 B"),
+        (
+            ["--decision-log-max-bytes=65535"],
+            'invalid argument "65535" for "--decision-log-max-bytes" flag: must be a size of at least 65536 B',
+        ),
         (["--max-body-size", ""], "must be a size in bytes"),
         (["--grpc-max-recv-msg-size=1K"], "must be a size in bytes"),
         (
