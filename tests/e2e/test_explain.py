@@ -130,7 +130,9 @@ def test_the_decision_log_is_written_while_the_service_runs(tmp_path: Path) -> N
         served = {}
         for wave in (range(15), range(15, 30)):
             for number in wave:
-                answer = post(parts.port, chat("the same words again " * 4000), {**JSON, "x-request-id": f"id-{number}"})
+                answer = post(
+                    parts.port, chat("the same words again " * 4000), {**JSON, "x-request-id": f"id-{number}"}
+                )
                 served[f"id-{number}"] = answer.get(POD_HEADER)
             # The file turns over between two writes; each wave is at least one.
             page = written(parts.epp, len(served))

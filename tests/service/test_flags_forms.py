@@ -23,7 +23,7 @@ SAMPLES: dict[str, list[str]] = {
     "fraction": ["0.5", "1"],
     "int": ["0", "1", "0x10", "9444"],
     "duration": ["1s", "50ms", "0m30s", "0.01h"],
-    "size": ["1", "10MiB", "25MB", "64Mi"],
+    "size": ["65536", "10MiB", "25MB", "64Mi"],
     "string": ["a", "", "a=b", "-", "two words", "--unlike-a-flag"],
     "path": ["/a", "", "b/c", "a=b"],
     "header": ["x-a", "X-B"],
