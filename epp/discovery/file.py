@@ -44,7 +44,8 @@ def read_file(path: str) -> bytes:
             os.close(descriptor)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise DiscoveryError(f"endpoints file {path} cannot be read: {reason}") from None
+        text = f"endpoints file {path} cannot be read: {reason}; give a readable YAML or JSON file"
+        raise DiscoveryError(text) from None
     if len(content) > MAX_FILE_BYTES:
         raise DiscoveryError(f"endpoints file {path} is over {MAX_FILE_BYTES} bytes")
     return content

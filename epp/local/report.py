@@ -73,7 +73,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     totals, ratio = _totals(outcomes), _hit_ratio(outcomes)
     hits = "" if ratio is None else f"; {ratio:.0%} of the prompt tokens came from a cache"
     pods = ", ".join(f"{pod} {count}" for pod, count in totals["by_pod"].items())
-    return f"{totals['requests']} requests, {totals['failed']} failed; by pod: {pods or 'none'}{hits}"
+    count = totals["requests"]
+    return f"{count} request{'' if count == 1 else 's'}, {totals['failed']} failed; by pod: {pods or 'none'}{hits}"
 
 
 def as_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import importlib.util
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def main(argv: Sequence[str]) -> int:
         envoy = find_envoy()
         if importlib.util.find_spec("aiohttp") is None:
             raise StartError("the package aiohttp is not installed: run `pip install 'epp[local]'`")
+        if args.config is not None or args.plugin_dir:
+            _check_configuration(args.config or DEFAULT_CONFIG, args.plugin_dir)
         # Only now: it needs what the extra `local` installs.
         from epp.local.session import Session, SessionConfig
         from epp.local.stack import StackConfig
@@ -99,3 +102,13 @@ def _check(args: argparse.Namespace) -> None:
     for directory in args.plugin_dir:
         if not directory.is_dir():
             raise StartError(f"--plugin-dir {directory}: there is no such directory")
+
+
+def _check_configuration(config: Path, plugin_dirs: Sequence[Path]) -> None:
+    """The picker would find the same, but only when the pods are up. Raises `ConfigErrors`."""
+    from epp.config.build import assemble
+    from epp.config.catalog import collect
+    from epp.config.load import load_text, read_text
+
+    configuration = load_text(read_text(str(config)), collect(*plugin_dirs), source=str(config))
+    assemble(configuration, time.monotonic, rng_seed=0)

@@ -129,6 +129,8 @@ def test_the_json_has_requests_totals_and_the_hit_ratio() -> None:
     assert found["hit_ratio"] == 0.25
     assert as_json([])["hit_ratio"] is None
     assert "25%" in summary([outcome(), outcome(cached=None)])
+    assert summary([outcome()]).startswith("1 request, 0 failed; ")
+    assert summary([outcome(), outcome()]).startswith("2 requests, 0 failed; ")
 
 
 def test_the_curl_line_is_the_tutorials_request() -> None:

@@ -229,6 +229,20 @@ def test_wrong_flags_are_one_clear_line(argv: list[str], code: int, words: str, 
     assert error.count("\n") == 1
 
 
+def test_a_bad_configuration_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    monkeypatch.setattr(up, "find_envoy", lambda: Path("/bin/false"))
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(up.DEFAULT_CONFIG.read_text().replace("type: load-aware-scorer", "type: load-aware-scorrer"))
+    assert up.main(["--config", str(wrong), "--port", "0", "--exit"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"epp up: {wrong}: line ")
+    assert "did you mean 'load-aware-scorer'?" in err
+    assert err.count("\n") == 1
+
+
 def test_the_usual_ports_are_used_where_free_and_others_where_not() -> None:
     rng = random.Random(1)
     with socket.create_server(("127.0.1.2", 0)) as taken:

@@ -209,7 +209,11 @@ async def test_tls_is_told(config: str, tmp_path: Path, capsys: pytest.CaptureFi
     ("argv", "code", "message"),
     [
         ([], 1, "there is nothing to probe: give --endpoints IP:PORT,... or --endpoints-file FILE"),
-        (["--endpoints-file=/nowhere/e.yaml"], 1, "endpoints file /nowhere/e.yaml cannot be read"),
+        (
+            ["--endpoints-file=/nowhere/e.yaml"],
+            1,
+            "cannot be read: No such file or directory; give a readable YAML or JSON file",
+        ),
         (["--endpoints=host:80"], 2, "--endpoints"),
         (["--rows=0"], 2, "'0' must be a whole number from 1 to 100000"),
         (["--at-once=x"], 2, "'x' must be a whole number"),
