@@ -12,6 +12,7 @@ from operator import attrgetter
 
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoint
+from epp.observe.limited import limited
 from epp.observe.record import Record
 
 MAX_RECORDS = 10_000
@@ -98,7 +99,8 @@ class DecisionRing:
 
     def find(self, request_id: str, count: int = 1) -> list[Record]:
         """Up to `count` records for `request_id`, the newest first; none when it is not (or no longer) here."""
-        return [r for r in self._newest_first() if r.decision.request_id == request_id][:count]
+        kept = limited(request_id)
+        return [r for r in self._newest_first() if r.decision.request_id == kept][:count]
 
     def _shrink(self) -> None:
         """Forget the oldest until the rest fits."""

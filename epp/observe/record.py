@@ -2,8 +2,8 @@
 """Everything about one routed request: the decision, what it was asked, what was charged, how it ended.
 
 A record is made on the request's path from what is there already. It holds no prompt text and no header but the
-request id. `as_dict` makes plain values for JSON; it may run in any thread, as nothing in a record changes but
-`completion`, which is set once.
+request id, and of texts that the client chose no more than `limited` leaves. `as_dict` makes plain values for JSON; it
+may run in any thread, as nothing in a record that is kept changes but `completion`, which is set once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from epp.contract.decision import Decision, ProfileResult, profile_fields
 from epp.contract.requests import Completion, InferenceRequest
 from epp.contract.signals import Signal
 from epp.contract.snapshot import SHOWN, Snapshot
+from epp.observe.limited import MOST_CHARACTERS, limited
 
 VERSION = 1
 """Of the form `as_dict` has; a new one may add fields without another number."""
@@ -57,14 +58,19 @@ class Record(msgspec.Struct, eq=False, gc=False):
     told_by: str = ""
 
     def describe(self, request: InferenceRequest) -> None:
-        """Keep what a request says of itself, and no more candidates than `MOST_CANDIDATES`."""
+        """Keep what a request says of itself, and no more candidates than `MOST_CANDIDATES` and no longer names than
+        `MOST_CHARACTERS`."""
         self.prompt_tokens = request.prompt_tokens
         self.max_output_tokens = request.max_output_tokens
         self.priority = request.priority
         self.stream = request.stream
         self.body_bytes = request.body_bytes
-        if self.decision.candidates > MOST_CANDIDATES:
-            self.decision = _limited(self.decision)
+        decision = self.decision
+        if decision.candidates > MOST_CANDIDATES:
+            self.decision = decision = _fewer(decision)
+        # Of the sum, as names are short: one comparison for most requests.
+        if len(decision.request_id) + len(decision.model) + len(decision.target_model) > MOST_CHARACTERS:
+            self.decision = _shorter(decision)
 
     def as_dict(self, now_s: float, wall_s: float, full: bool = False) -> dict[str, Any]:
         """The record at `now_s` of the clock, which is `wall_s` in Unix time; `full` with every candidate kept."""
@@ -197,7 +203,17 @@ def _rounded(value: float) -> float | None:
     return round(value, 6) if math.isfinite(value) else None
 
 
-def _limited(decision: Decision) -> Decision:
+def _shorter(decision: Decision) -> Decision:
+    """The decision with names that are not too long."""
+    return msgspec.structs.replace(
+        decision,
+        request_id=limited(decision.request_id),
+        model=limited(decision.model),
+        target_model=limited(decision.target_model),
+    )
+
+
+def _fewer(decision: Decision) -> Decision:
     """The decision with the best `MOST_CANDIDATES` of each profile, and what was known of those."""
     results = {
         name: result.only(result.best(MOST_CANDIDATES)) if len(result.total) > MOST_CANDIDATES else result

@@ -23,6 +23,7 @@ from epp.contract.requests import Completion, DataKey, InferenceRequest
 from epp.observe.decisionlog import DecisionLog
 from epp.observe.decisions import DecisionRing
 from epp.observe.handled import RequestLog
+from epp.observe.limited import limited
 from epp.observe.logs import INFO, Log
 from epp.observe.metrics import PrefixMetrics, Readings, RequestMetrics, registry
 from epp.observe.pool import PoolCollector
@@ -37,6 +38,8 @@ log = logging.getLogger("epp.observe")
 TELL_S = 0.02
 TIMED_EVERY = 64
 """In one of so many decisions plugins are timed."""
+ERROR_CHARACTERS = 500
+"""Of an error's text in a line: it may quote the client's path or header."""
 MOST_WAITING = 256
 """More than this are told at once, so that no turn of the loop gets long."""
 
@@ -118,9 +121,10 @@ class Recorder:
         if series is not None:
             series.failed(error.code)
             series.finished(None, False)
-        fields: dict[str, object] = {"status": error.status, "code": error.code, "error": str(error)}
+        fields: dict[str, object] = {"status": error.status, "code": error.code}
+        fields["error"] = limited(str(error), ERROR_CHARACTERS)
         if request is not None:
-            fields = {"x-request-id": request.request_id, "model": request.model, **fields}
+            fields = {"x-request-id": limited(request.request_id), "model": limited(request.model), **fields}
         self._log.write(INFO, "Request refused", fields)
 
     def finished(
@@ -175,7 +179,7 @@ class Recorder:
             self.time_next()
         if self.decision_log is not None:
             self.decision_log.routed(record, request)
-        self._requests.handled(decision, request.priority)
+        self._requests.handled(record.decision, request.priority)
 
     def _tell_finished(self, record: Record, series: Series | None, completion: Completion, streaming: bool) -> None:
         if series is not None:
