@@ -67,11 +67,11 @@ def _row(each: Probe) -> tuple[str, ...]:
 
 
 def _causes(probes: Sequence[Probe]) -> list[str]:
-    """What is wrong, once for each cause, with the endpoints it concerns."""
+    """What is wrong or should be known, once for each cause, with the endpoints it concerns."""
     concerned: dict[str, list[str]] = {}
     for each in probes:
         causes = [f"no usable {field} ({names})" for field, names in each.missing.items()]
-        for cause in [each.error, *causes] if each.error else causes:
+        for cause in filter(None, (each.error, *causes, each.note)):
             concerned.setdefault(cause, []).append(each.endpoint.id)
     lines = []
     for cause, names in sorted(concerned.items(), key=lambda item: -len(item[1])):
@@ -96,6 +96,7 @@ def _entry(each: Probe) -> dict[str, Any]:
         "url": each.url,
         "ok": each.ok,
         "error": each.error or None,
+        "note": each.note or None,
         "tls": each.tls or None,
         "engine": each.engine or None,
         "engine_from": each.engine_from or None,

@@ -19,7 +19,6 @@ from epp.signals.buffers import BufferPool
 from epp.signals.filtered import LEAST_BYTES, Filtering
 from epp.signals.http1 import PageError
 from epp.signals.reader import PageReader, PageSource
-from epp.signals.recognise import Engines
 from epp.signals.scan import PageScanner
 from epp.signals.settings import ScrapeSettings
 
@@ -30,6 +29,7 @@ class Probe:
 
     * url: that was asked; error: why there is no page, or nothing on it, "" when there is something
     * tls: the version spoken, "" for none
+    * note: what does no harm and should be known, "" for nothing
     * engine: "" when it is not known; engine_from: label, configuration or page, whose word it is
     * page_bytes: of the whole page; seconds: until it was there, connecting included
     * filter: the form of the query that works, "" for none; filtered_bytes: of the page it gave
@@ -41,6 +41,7 @@ class Probe:
     endpoint: Endpoint
     url: str
     error: str = ""
+    note: str = ""
     tls: str = ""
     engine: str = ""
     engine_from: str = ""
@@ -62,12 +63,14 @@ async def probe(endpoint: Endpoint, settings: ScrapeSettings, reads: Reads, tls:
     """Ask `endpoint` for its page, then for the families that `reads` needs alone. Raises nothing of the endpoint's."""
     source = PageSource(endpoint.ip, settings.port or endpoint.port, settings.path, tls)
     asker = _Asker(source, settings)
+    note = settings.engines.unknown(endpoint.labels)
     try:
         began_s = time.perf_counter()
         page = await asker.ask(settings.path)
         seconds = time.perf_counter() - began_s
         if isinstance(page, PageError):
-            return Probe(endpoint, source.url, error=str(page).removeprefix(f"{source.url}: "), seconds=seconds)
+            error = str(page).removeprefix(f"{source.url}: ")
+            return Probe(endpoint, source.url, error=error, note=note, seconds=seconds)
         everything = PageScanner(settings.engines, SCRAPED, endpoint.labels)
         sample = everything.scan(page)
         needed = PageScanner(settings.engines, reads, endpoint.labels)
@@ -78,9 +81,10 @@ async def probe(endpoint: Endpoint, settings: ScrapeSettings, reads: Reads, tls:
             endpoint,
             source.url,
             error=everything.nothing_found(page) if nothing else "",
+            note=note,
             tls=asker.reader.tls_version,
             engine=everything.engine,
-            engine_from=_engine_from(settings.engines, endpoint.labels, everything.engine),
+            engine_from=settings.engines.named_by(endpoint.labels) or ("page" if everything.engine else ""),
             page_bytes=len(page),
             seconds=seconds,
             filter=query,
@@ -112,14 +116,6 @@ async def _filter(
         elif filtering.fits(answer, 0, len(answer)):
             return filtering.path.partition("name%5B%5D=")[0] + "name[]=", len(answer), ""
     return "", 0, "it does not filter"
-
-
-def _engine_from(engines: Engines, labels: Mapping[str, str], engine: str) -> str:
-    if any(labels.get(key) in engines.known for key in engines.label_keys):
-        return "label"
-    if engines.default in engines.known:
-        return "configuration"
-    return "page" if engine else ""
 
 
 class _Asker:

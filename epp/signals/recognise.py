@@ -17,6 +17,9 @@ from epp.signals.family import Page
 LABEL = "llm-d.ai/engine-type"
 LEGACY_LABEL = "inference.networking.k8s.io/engine-type"
 
+_MOST_SHOWN = 63
+"""Characters of a label's value that are shown; Kubernetes allows no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Engines:
@@ -33,8 +36,22 @@ class Engines:
 
     def named(self, labels: Mapping[str, str]) -> EngineMetrics | None:
         """The engine that `labels` or the configuration names, None when the page has to tell."""
-        told = next((labels[key] for key in self.label_keys if key in labels), "")
-        return self.known.get(told) or self.known.get(self.default)
+        return self.known.get(self._told(labels)[1]) or self.known.get(self.default)
+
+    def named_by(self, labels: Mapping[str, str]) -> str:
+        """Whose word `named` takes: label, configuration, or "" when the page has to tell."""
+        if self._told(labels)[1] in self.known:
+            return "label"
+        return "configuration" if self.default in self.known else ""
+
+    def unknown(self, labels: Mapping[str, str]) -> str:
+        """What is to be said of a label that names an engine which nobody knows here, "" when there is none."""
+        key, told = self._told(labels)
+        if not told or told in self.known:
+            return ""
+        shown = told if len(told) <= _MOST_SHOWN else told[:_MOST_SHOWN] + "..."
+        instead = f"it is read as {self.default}" if self.default in self.known else "its page tells the engine"
+        return f"label {key} is {shown!r}, which is no engine known here ({', '.join(self.known)}); {instead}"
 
     def recognise(self, page: Page, start: int, end: int) -> EngineMetrics | None:
         """The engine whose names `page[start:end]` has, None when it is nobody's."""
@@ -43,6 +60,10 @@ class Engines:
             if prefix and (page.startswith(prefix, start, end) or page.find(b"\n" + prefix, start, end) >= 0):
                 return engine
         return None
+
+    def _told(self, labels: Mapping[str, str]) -> tuple[str, str]:
+        """The label that counts, and its value; empty when there is none."""
+        return next(((key, labels[key]) for key in self.label_keys if key in labels), ("", ""))
 
     def candidates(self) -> list[EngineMetrics]:
         """The engines an endpoint without labels may turn out to run."""

@@ -86,6 +86,7 @@ class Scraper:
         self._lost = lost or _nobody
         self._phase = rng.random()
         self._stretched = False
+        self._notes: set[str] = set()
         self._targets: dict[tuple[str, int], Target] = {}
         self._timers: Timers | None = None
         self._open_reader: OpenReader | None = None
@@ -118,6 +119,7 @@ class Scraper:
         scanner = PageScanner(self.settings.engines, self._reads, endpoint.labels)
         if not scanner.wanted:
             return
+        self._tell(self.settings.engines.unknown(endpoint.labels), endpoint)
         # A metrics port of its own says nothing about the port that requests go to.
         lost = self._lost if self.settings.port in (0, endpoint.port) else _nobody
         target = Target(endpoint, scanner, self._around, lost)
@@ -156,6 +158,11 @@ class Scraper:
     def _hurry(self) -> None:
         for target in list(self._targets.values()):
             target.hurry()
+
+    def _tell(self, note: str, endpoint: Endpoint) -> None:
+        if note and note not in self._notes:
+            self._notes.add(note)
+            log.warning("endpoint %s: %s; others like it are not told of", endpoint.id, note)
 
     def _measured(self) -> None:
         interval_s, settings = self.interval_s, self.settings

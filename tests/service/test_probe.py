@@ -190,6 +190,24 @@ async def test_the_engine_is_taken_from_the_label(
     assert (entry["endpoint"], entry["engine"], entry["engine_from"]) == ("default/a", "sglang", "label")
 
 
+async def test_a_label_of_no_engine_known_here_is_noted_once(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with pages(answer(PAGE)) as ports:
+        listed = tmp_path / "endpoints.yaml"
+        pod = f"  address: 127.0.0.1\n  port: {ports[0]}\n  labels: {{llm-d.ai/engine-type: foo}}\n"
+        listed.write_text(f"endpoints:\n- name: a\n{pod}")
+        assert await run(config, f"--endpoints-file={listed}") == 0
+        out = capsys.readouterr().out
+        assert await run(config, f"--endpoints-file={listed}", "--json") == 0
+    (entry,) = json.loads(capsys.readouterr().out)["endpoints"]
+    note = "label llm-d.ai/engine-type is 'foo', which is no engine known here (vllm, sglang, "
+    assert [line.startswith(f"default/a: {note}") for line in out.splitlines() if "'foo'" in line] == [True]
+    assert "1 of 1 endpoints say all that is read." in out
+    assert entry["note"].startswith(note)
+    assert (entry["engine"], entry["engine_from"], entry["ok"]) == ("vllm", "page", True)
+
+
 async def test_tls_is_told(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     certificate = make_certificate(tmp_path, "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

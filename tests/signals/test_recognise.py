@@ -37,6 +37,29 @@ def test_labels_count_more_than_the_default(labels: dict[str, str], default: str
     assert (named.name if named else "") == engine
 
 
+@pytest.mark.parametrize(
+    ("labels", "default", "whose", "said"),
+    [
+        ({LABEL: "sglang"}, "mine", "label", ""),
+        ({}, "mine", "configuration", ""),
+        ({LABEL: ""}, "", "", ""),
+        ({LABEL: "foo"}, "", "", "its page tells the engine"),
+        # The first label that an endpoint has counts, whatever the others say.
+        ({LABEL: "foo", LEGACY_LABEL: "vllm"}, "", "", "its page tells the engine"),
+        ({LABEL: "foo"}, "mine", "configuration", "it is read as mine"),
+    ],
+)
+def test_a_label_of_no_engine_known_here_is_said(labels: dict[str, str], default: str, whose: str, said: str) -> None:
+    engines = Engines({"vllm": ENGINES["vllm"], "sglang": ENGINES["sglang"], "mine": MINE}, default)
+    assert engines.named_by(labels) == whose
+    text = "label llm-d.ai/engine-type is 'foo', which is no engine known here (vllm, sglang, mine); "
+    assert engines.unknown(labels) == (text + said if said else "")
+
+
+def test_a_long_label_is_shown_in_part() -> None:
+    assert f"is '{'x' * 63}...', which" in Engines().unknown({LABEL: "x" * 5000})
+
+
 def test_the_label_key_can_be_another() -> None:
     engines = Engines(label_keys=("my/engine", LEGACY_LABEL))
     assert engines.named({"my/engine": "triton", LABEL: "sglang"}) is ENGINES["triton"]

@@ -363,6 +363,21 @@ def test_a_signal_that_is_missing_is_said_once(caplog: pytest.LogCaptureFixture)
     assert sum(world.scraper.counts.failures.values()) == 0
 
 
+def test_a_label_of_no_engine_known_here_is_said_once_for_each_value(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    for number, engine in enumerate(("foo", "foo", "bar", "vllm", "foo", "")):
+        labels = {"llm-d.ai/engine-type": engine}
+        world.scraper.on_endpoint_added(Endpoint("default", f"pod-{number}", "127.0.0.1", 8000, labels))
+    first, second = caplog.messages
+    assert first.startswith(
+        "endpoint default/pod-0: label llm-d.ai/engine-type is 'foo', which is no engine known here ("
+    )
+    assert second.startswith(
+        "endpoint default/pod-2: label llm-d.ai/engine-type is 'bar', which is no engine known here ("
+    )
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+
 def test_only_what_is_read_is_missed() -> None:
     world = World(reads=Reads.WAITING | Reads.PROMPT)
     world.start()
