@@ -225,7 +225,7 @@ PLUGIN_ERRORS = Family(
 )
 LOG_LINES_DROPPED = Family(
     "counter",
-    "Log lines lost because standard error was read too slowly.",
+    "Log lines lost because standard error was read too slowly, or longer than what may wait.",
     (Name("epp_log_lines_dropped_total", ()),),
 )
 DECISION_LOG_LINES = Family(

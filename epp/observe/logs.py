@@ -138,7 +138,7 @@ def open_log(
     stamp = STAMPS[times](wall)
 
     def dropped_line(count: int) -> bytes:
-        msg = "Log lines dropped: standard error is read too slowly"
+        msg = "Log lines dropped: standard error is read too slowly, or a line was too long"
         return encode({"level": "warn", "ts": stamp(), "caller": "log", "msg": msg, "dropped": count})
 
     writer = LineWriter(stream or stderr_stream(), dropped_line, **writer_options)
