@@ -33,11 +33,11 @@ from benchmarks.pages import VARIANTS, raise_file_limit, served, vllm_page
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED
 from epp.contract.signals import Sample
-from epp.signals.engines import VLLM
-from epp.signals.pace import QUIET_S
-from epp.signals.recognise import only
-from epp.signals.scan import PageScanner
-from epp.signals.scraper import Scraper
+from epp.signals.engine.names import VLLM
+from epp.signals.engine.recognise import only
+from epp.signals.engine.scan import PageScanner
+from epp.signals.poll.pace import QUIET_S
+from epp.signals.poll.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
 
 IDLE_INTERVAL_S = 1.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was chosen and why. It feeds the log line, the trace, `epp.observe.record` and, through it, `epp explain`.
+"""What was chosen and why. It feeds the log line, `epp.observe.decision.record` and, through it, `epp explain`.
 
 The scheduler fills it with the arrays it already has; text and dictionaries are made only when somebody asks.
 It never holds prompt text. Scores: `raw` is what a scorer returned, `clamped` is limited to 0..1, `weighted` is

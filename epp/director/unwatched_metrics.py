@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from epp.accesslog import LogCounts
 from epp.director.unwatched import Unwatched
-from epp.observe.families import Family, Name
-from epp.observe.rows import FamilyCollector, Row
+from epp.observe.metrics.families import Family, Name
+from epp.observe.metrics.rows import FamilyCollector, Row
 
 _HELD = Family("gauge", "Requests that go on unwatched.", (Name("epp_unwatched_requests", ()),))
 _ENDS = Family(

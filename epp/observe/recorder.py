@@ -20,16 +20,16 @@ from epp.contract.endpoints import Clock, Columns
 from epp.contract.errors import RequestError
 from epp.contract.prefix import PrefixMatch
 from epp.contract.requests import Completion, DataKey, InferenceRequest
-from epp.observe.decisionlog import DecisionLog
-from epp.observe.decisions import DecisionRing
-from epp.observe.handled import RequestLog
-from epp.observe.limited import limited
-from epp.observe.logs import INFO, Log
-from epp.observe.metrics import PrefixMetrics, Readings, RequestMetrics, registry
-from epp.observe.pool import PoolCollector
-from epp.observe.record import Record
-from epp.observe.scraping import ScrapingCollector
-from epp.observe.series import MODEL_SERVER_ERROR, Series
+from epp.observe.decision.file import DecisionLog
+from epp.observe.decision.handled import RequestLog
+from epp.observe.decision.record import Record
+from epp.observe.decision.ring import DecisionRing
+from epp.observe.log.limited import limited
+from epp.observe.log.logs import INFO, Log
+from epp.observe.metrics.counts import PrefixMetrics, Readings, RequestMetrics, registry
+from epp.observe.metrics.pool import PoolCollector
+from epp.observe.metrics.scraping import ScrapingCollector
+from epp.observe.metrics.series import MODEL_SERVER_ERROR, Series
 
 __all__ = ["Record", "Recorder", "Series"]
 

@@ -17,7 +17,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from epp.contract.errors import StartError
-from epp.observe.page import MetricsRegistry, page
+from epp.observe.metrics.page import MetricsRegistry, page
 from epp.service.debugpages import Page
 
 log = logging.getLogger("epp.service")

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from epp.service.flags import HelpRequested, parse, usage
+from epp.service.flags.parsing import HelpRequested, parse, usage
 
 
 def main(argv: Sequence[str]) -> int:

@@ -18,9 +18,9 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from epp.contract.endpoints import Clock
-from epp.observe.decisions import DecisionRing
-from epp.observe.logs import encode_json
-from epp.observe.record import VERSION, Record
+from epp.observe.decision.record import VERSION, Record
+from epp.observe.decision.ring import DecisionRing
+from epp.observe.log.logs import encode_json
 
 PATH = "/debug/decisions"
 MOST_DECISIONS = 1_000

@@ -11,10 +11,10 @@ from __future__ import annotations
 from epp.config.configuration import Configuration
 from epp.config.declared import EngineConfig
 from epp.contract.errors import ConfigError
-from epp.service.options import Options
-from epp.signals.engines import ENGINES, VLLM, EngineMetrics, engine_from_config
-from epp.signals.recognise import LABEL, LEGACY_LABEL, Engines
-from epp.signals.series import parse_series_spec
+from epp.service.flags.options import Options
+from epp.signals.engine.names import ENGINES, VLLM, EngineMetrics, engine_from_config
+from epp.signals.engine.recognise import LABEL, LEGACY_LABEL, Engines
+from epp.signals.engine.series import parse_series_spec
 
 
 def engines_of(options: Options, configuration: Configuration) -> Engines:

@@ -14,8 +14,8 @@ from epp.contract.endpoints import Clock
 from epp.director import Director
 from epp.extproc import PATH
 from epp.extproc import service as ext_proc_service
+from epp.service.flags.options import Options
 from epp.service.health import Health
-from epp.service.options import Options
 from epp.transport.call import Limits, Listener, Service
 from epp.transport.tls import TlsSource
 

@@ -26,13 +26,13 @@ from epp.contract.endpoints import Endpoint
 from epp.contract.errors import DiscoveryError, EppError
 from epp.contract.plugins import SCRAPED
 from epp.oneline import OneLineParser
-from epp.service.flags import parse
-from epp.service.options import Options
+from epp.service.flags.options import Options
+from epp.service.flags.parsing import parse
 from epp.service.probetable import document, table
 from epp.service.sources import source_of
 from epp.service.wiring import scrape_settings_of
+from epp.signals.poll.scraper import tls_of
 from epp.signals.probe import Probe, probe
-from epp.signals.scraper import tls_of
 
 DISCOVERY_S = 10.0
 """How long the source of endpoints may take to name them."""

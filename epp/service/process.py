@@ -33,16 +33,16 @@ from epp.director import Director
 from epp.director.unwatched import Unwatched
 from epp.director.unwatched_metrics import UnwatchedCollector
 from epp.endpoints.pool import Pool
-from epp.observe.bridge import bridge
-from epp.observe.logs import Log, open_log
-from epp.observe.loopwatch import LoopWatch
+from epp.observe.log.bridge import bridge
+from epp.observe.log.logs import Log, open_log
+from epp.observe.metrics.loopwatch import LoopWatch
 from epp.observe.recorder import Recorder
 from epp.service.admin import Admin
 from epp.service.debugpages import PATH as DECISIONS
 from epp.service.debugpages import DecisionsPage
+from epp.service.flags.options import Options
 from epp.service.health import Health
 from epp.service.listeners import Listeners, every_interface, open_listeners
-from epp.service.options import Options
 from epp.service.sources import source_of
 from epp.service.wiring import (
     WATCHED,
@@ -55,7 +55,7 @@ from epp.service.wiring import (
     settings_of,
     watch_of,
 )
-from epp.signals.scraper import Scraper
+from epp.signals.poll.scraper import Scraper
 
 log = logging.getLogger("epp.service")
 

@@ -10,7 +10,7 @@ from epp.config.build import Assembly
 from epp.contract.discovery import Discovery
 from epp.discovery.file import FileDiscovery
 from epp.discovery.flags import StaticDiscovery, parse_endpoints
-from epp.service.options import Options
+from epp.service.flags.options import Options
 
 log = logging.getLogger("epp.service")
 

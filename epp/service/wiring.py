@@ -24,8 +24,8 @@ from epp.director import Plan, Settings
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
 from epp.extproc import Watch
-from epp.observe.decisionline import LineMaker
-from epp.observe.decisionlog import DecisionLog
+from epp.observe.decision.file import DecisionLog
+from epp.observe.decision.line import LineMaker
 from epp.observe.recorder import Recorder
 from epp.prefix.tracker import PrefixTracker
 from epp.requests.parser import OPENAI, Parser
@@ -33,10 +33,10 @@ from epp.scheduling.guard import Guarded
 from epp.scheduling.profile import Profile
 from epp.scheduling.scheduler import Scheduler
 from epp.service.engines import engines_of
-from epp.service.options import Options
-from epp.signals.scraper import Scraper
+from epp.service.flags.options import Options
+from epp.signals.poll.scraper import Scraper
+from epp.signals.poll.target import Record
 from epp.signals.settings import ScrapeSettings
-from epp.signals.target import Record
 
 _WATCHES = {"full": Watch.BODY, "headers": Watch.HEADERS, "release": Watch.NOTHING}
 WATCHED = {

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
-from epp.signals.buffers import BufferPool
-from epp.signals.filtered import LEAST_BYTES, Filtering
-from epp.signals.http1 import PageError
-from epp.signals.reader import PageReader, PageSource
-from epp.signals.scan import PageScanner
+from epp.signals.engine.scan import PageScanner
+from epp.signals.poll.buffers import BufferPool
+from epp.signals.poll.filtered import LEAST_BYTES, Filtering
+from epp.signals.poll.http1 import PageError
+from epp.signals.poll.reader import PageReader, PageSource
 from epp.signals.settings import ScrapeSettings
 
 

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass, field
 
 from epp.contract.errors import ConfigError
-from epp.signals.buffers import MIB
-from epp.signals.recognise import Engines
+from epp.signals.engine.recognise import Engines
+from epp.signals.poll.buffers import MIB
 
 DEFAULT_INTERVAL_S = 0.05
 DEFAULT_LOOP_SHARE = 0.5

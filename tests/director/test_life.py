@@ -26,7 +26,7 @@ from epp.director.life import INLINE_DECODE_BYTES
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
 from epp.extproc import BodyMode, End, HttpRequest, Immediate, Outcome, Route
-from epp.observe.logs import open_log
+from epp.observe.log.logs import open_log
 from epp.observe.recorder import Recorder
 from epp.plugins.handlers.single_profile import SingleProfileHandler
 from epp.plugins.pickers.max_score import MaxScorePicker

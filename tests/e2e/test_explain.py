@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from epp.observe.logged import read_decisions
+from epp.observe.decision.reader import read_decisions
 from tests.e2e.client import JSON, chat, post
 from tests.e2e.pod import POD_HEADER
 from tests.e2e.stack import PATIENCE_S, ROOT, SEED_YAML, Epp, Page, connection_manager, stack

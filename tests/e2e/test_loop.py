@@ -22,9 +22,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from epp.observe.bridge import bridge
-from epp.observe.logs import open_log
-from epp.service.flags import parse
+from epp.observe.log.bridge import bridge
+from epp.observe.log.logs import open_log
+from epp.service.flags.parsing import parse
 from epp.service.process import Process
 from tests.e2e.stack import ROOT, envoy, pods
 

@@ -20,7 +20,7 @@ from epp.requests.countless import VALUES_LIMIT
 from epp.requests.encoding import decode
 from epp.requests.parser import Parser
 from epp.requests.usage import UsageReader
-from epp.signals.http1 import PageError
+from epp.signals.poll.http1 import PageError
 from tests.fuzz.targets import conversation
 from tests.fuzz.worst import Case
 

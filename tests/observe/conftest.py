@@ -13,7 +13,7 @@ import pytest
 
 from epp.contract.decision import Decision, ProfileResult, ScoreTrace
 from epp.contract.endpoints import Columns, Endpoint, Endpoints
-from epp.observe.logs import Log, open_log
+from epp.observe.log.logs import Log, open_log
 
 SEED_LABELS = {
     # Out of order on purpose: Go prints maps sorted.

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from epp.observe.bridge import TRACE_LEVEL, VERBOSE_LEVEL, BridgeHandler, bridge
-from epp.observe.logs import Log, open_log
+from epp.observe.log.bridge import TRACE_LEVEL, VERBOSE_LEVEL, BridgeHandler, bridge
+from epp.observe.log.logs import Log, open_log
 
 
 @contextmanager
@@ -30,7 +30,9 @@ def fail() -> None:
 
 def test_rooms_messages_and_fields(make_log: Callable[..., Log], stream: Any) -> None:
     with bridged(make_log()):
-        logging.getLogger("epp.signals.reader").warning("No answer from %s", "a", extra={"fields": {"failures": 3}})
+        logging.getLogger("epp.signals.poll.reader").warning(
+            "No answer from %s", "a", extra={"fields": {"failures": 3}}
+        )
         logging.getLogger("epp").info("hello")
         logging.getLogger("somebody.else").error("boom")
     lines = [(r["level"], r["caller"], r["msg"], r.get("failures")) for r in stream.records()]

@@ -22,11 +22,11 @@ from epp.contract.endpoints import Endpoints
 from epp.contract.errors import StartError
 from epp.contract.requests import Cause, Completion, InferenceRequest, Usage
 from epp.contract.snapshot import snapshot
-from epp.observe.decisionline import BLOCK_TOKENS, MOST_BLOCKS, LineMaker, prompt_hashes
-from epp.observe.decisionlog import DecisionLog
-from epp.observe.logged import LogError, read_decisions
-from epp.observe.record import MOST_CANDIDATES, Record
-from epp.observe.rotation import RotatingFile
+from epp.observe.decision.file import DecisionLog
+from epp.observe.decision.line import BLOCK_TOKENS, MOST_BLOCKS, LineMaker, prompt_hashes
+from epp.observe.decision.reader import LogError, read_decisions
+from epp.observe.decision.record import MOST_CANDIDATES, Record
+from epp.observe.decision.rotation import RotatingFile
 from epp.testing import make_endpoints, make_request
 
 SECRET = "the text of a prompt that nobody may read in a log "

@@ -16,8 +16,8 @@ from epp.contract.decision import Decision, FilterTrace, ProfileResult, ScoreTra
 from epp.contract.endpoints import Endpoints
 from epp.contract.requests import Cause, Completion, Usage
 from epp.contract.snapshot import snapshot
-from epp.observe.decisions import DecisionRing, estimate_bytes
-from epp.observe.record import Record
+from epp.observe.decision.record import Record
+from epp.observe.decision.ring import DecisionRing, estimate_bytes
 
 Decide = Callable[..., Decision]
 

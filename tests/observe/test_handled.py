@@ -11,8 +11,8 @@ import pytest
 
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoint, Endpoints
-from epp.observe.handled import RequestLog, criticality, endpoint_text, go_map
-from epp.observe.logs import VERBOSE, Log
+from epp.observe.decision.handled import RequestLog, criticality, endpoint_text, go_map
+from epp.observe.log.logs import VERBOSE, Log
 
 SEED_LINE = (
     '{"level":"Level(-2)","ts":"2025-09-19T08:52:53Z","caller":"requestcontrol/director.go:251","msg":"Request handled",'

@@ -14,12 +14,12 @@ from epp.contract.decision import Decision, ProfileResult, ScoreTrace
 from epp.contract.errors import BadRequest
 from epp.contract.requests import Cause, Completion
 from epp.contract.snapshot import snapshot
-from epp.observe.decisionline import LineMaker
-from epp.observe.decisionlog import DecisionLog
-from epp.observe.limited import MOST_CHARACTERS, limited
-from epp.observe.logged import read_decisions
-from epp.observe.logs import VERBOSE, Log
-from epp.observe.record import Record
+from epp.observe.decision.file import DecisionLog
+from epp.observe.decision.line import LineMaker
+from epp.observe.decision.reader import read_decisions
+from epp.observe.decision.record import Record
+from epp.observe.log.limited import MOST_CHARACTERS, limited
+from epp.observe.log.logs import VERBOSE, Log
 from epp.observe.recorder import ERROR_CHARACTERS, Recorder
 from epp.testing import FakeClock, make_endpoints, make_request
 

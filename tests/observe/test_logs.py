@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 import pytest
 
-from epp.observe.logs import DEBUG, ERROR, INFO, TRACE, VERBOSE, WARN, Log
+from epp.observe.log.logs import DEBUG, ERROR, INFO, TRACE, VERBOSE, WARN, Log
 
 
 def test_fields_are_in_the_order_zap_prints_them(make_log: Callable[..., Log], stream: Any) -> None:

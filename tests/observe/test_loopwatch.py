@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from epp.observe.loopwatch import BUSY, HELD, TICK_S, LoopWatch
+from epp.observe.metrics.loopwatch import BUSY, HELD, TICK_S, LoopWatch
 
 
 class Clocks:

@@ -16,10 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from epp.contract.endpoints import Endpoint, Endpoints
 from epp.contract.requests import Cause, Completion, Usage
 from epp.contract.signals import Signal
-from epp.observe.metrics import Readings, RequestMetrics, registry
-from epp.observe.page import MetricsRegistry, page
-from epp.observe.pool import PoolCollector
-from epp.observe.scraping import ScrapeFigures, ScrapingCollector
+from epp.observe.metrics.counts import Readings, RequestMetrics, registry
+from epp.observe.metrics.page import MetricsRegistry, page
+from epp.observe.metrics.pool import PoolCollector
+from epp.observe.metrics.scraping import ScrapeFigures, ScrapingCollector
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

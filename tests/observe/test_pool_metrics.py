@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from epp.contract.endpoints import Columns, Endpoint, Endpoints
-from epp.observe.pool import PoolCollector
+from epp.observe.metrics.pool import PoolCollector
 
 
 def gauges(columns: Columns, now_s: float = 100.0) -> dict[str, float]:

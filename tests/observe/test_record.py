@@ -13,7 +13,7 @@ from epp.contract.endpoints import Endpoint, Endpoints
 from epp.contract.requests import Cause, Completion, Usage
 from epp.contract.signals import Signal
 from epp.contract.snapshot import MOST_PICKED_OUT, snapshot
-from epp.observe.record import MOST_CANDIDATES, Record
+from epp.observe.decision.record import MOST_CANDIDATES, Record
 from epp.testing import make_endpoints, make_request
 
 NOW_S = 1000.0

@@ -9,10 +9,10 @@ import numpy as np
 
 from epp.contract.endpoints import Columns, Endpoint
 from epp.contract.signals import Signal
-from epp.observe import families
-from epp.observe.families import Family
-from epp.observe.rows import Row
-from epp.observe.scraping import ScrapeFigures, ScrapingCollector
+from epp.observe.metrics import families
+from epp.observe.metrics.families import Family
+from epp.observe.metrics.rows import Row
+from epp.observe.metrics.scraping import ScrapeFigures, ScrapingCollector
 
 NOW_S = 100.0
 

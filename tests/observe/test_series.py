@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp.contract.requests import Cause, Completion, Usage
-from epp.observe.histogram import Histogram, cumulative, merge
-from epp.observe.series import MAX_NAMES, OTHER, Series, SeriesTable
+from epp.observe.metrics.histogram import Histogram, cumulative, merge
+from epp.observe.metrics.series import MAX_NAMES, OTHER, Series, SeriesTable
 
 
 def done(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from epp.observe.stamps import STAMPS
+from epp.observe.log.stamps import STAMPS
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from epp.observe.buffer import Buffer
-from epp.observe.writer import FileDescriptor, LineWriter
+from epp.observe.log.buffer import Buffer
+from epp.observe.log.writer import FileDescriptor, LineWriter
 
 
 class ManualClock:
@@ -196,7 +196,7 @@ def test_lines_of_many_threads_stay_whole(stream: Any) -> None:
 
 
 PROGRAM = """
-from epp.observe.logs import INFO, open_log
+from epp.observe.log.logs import INFO, open_log
 log = open_log(delay_s=1000.0)
 log.write(INFO, "written at exit")
 """

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp.contract.endpoints import Columns
 from epp.contract.errors import StartError
-from epp.observe.logs import open_log
+from epp.observe.log.logs import open_log
 from epp.observe.recorder import Recorder
 from epp.service.admin import Admin
 from epp.testing import FakeClock

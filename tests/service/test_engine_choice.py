@@ -13,10 +13,10 @@ from epp.contract.errors import ConfigError
 from epp.contract.plugins import SCRAPED
 from epp.contract.signals import Sample
 from epp.service.engines import engines_of
-from epp.service.flags import parse
-from epp.signals.engines import ENGINES
-from epp.signals.recognise import Engines
-from epp.signals.scan import PageScanner
+from epp.service.flags.parsing import parse
+from epp.signals.engine.names import ENGINES
+from epp.signals.engine.recognise import Engines
+from epp.signals.engine.scan import PageScanner
 
 TRITON_PAGE = b"""\
 nv_trt_llm_request_metrics{model="m",request_type="waiting",version="1"} 4

@@ -18,9 +18,9 @@ from epp.cli import main
 from epp.contract.decision import Decision, FilterTrace, ProfileResult, ScoreTrace
 from epp.contract.requests import Cause, Completion, Usage
 from epp.contract.snapshot import snapshot
-from epp.observe.decisions import DecisionRing
-from epp.observe.page import MetricsRegistry
-from epp.observe.record import Record
+from epp.observe.decision.record import Record
+from epp.observe.decision.ring import DecisionRing
+from epp.observe.metrics.page import MetricsRegistry
 from epp.service.admin import Admin
 from epp.service.debugpages import MOST_DECISIONS, PATH, DecisionsPage
 from epp.service.explanation import WIDTH, explain, seconds

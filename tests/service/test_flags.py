@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from epp.contract.errors import UsageError
-from epp.service.flags import HelpRequested, parse, usage
-from epp.service.flagtable import FLAGS, VARIABLES, Flag
-from epp.service.options import Options
-from epp.service.values import Address
+from epp.service.flags.options import Options
+from epp.service.flags.parsing import HelpRequested, parse, usage
+from epp.service.flags.table import FLAGS, VARIABLES, Flag
+from epp.service.flags.values import Address
 
 BY_NAME = {flag.name: flag for flag in FLAGS}
 
@@ -325,7 +325,7 @@ def test_unknown_flags_are_told_before_help() -> None:
 def test_help_needs_little() -> None:
     """The help text needs nothing beyond the standard library, and none of its slow parts."""
     code = (
-        "import sys; from epp.service.flags import usage; usage();"
+        "import sys; from epp.service.flags.parsing import usage; usage();"
         "print(*sorted({m.split('.')[0] for m in sys.modules} & set(sys.argv[1:])))"
     )
     slow = ["numpy", "grpc", "google", "msgspec", "yaml", "ngh2", "uvloop", "asyncio", "ssl", "prometheus_client"]

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.contract.errors import UsageError
-from epp.service.flagkinds import LISTS
-from epp.service.flags import HelpRequested, parse, usage
-from epp.service.flagtable import FLAGS, VARIABLES, Flag
-from epp.service.options import Options
+from epp.service.flags.kinds import LISTS
+from epp.service.flags.options import Options
+from epp.service.flags.parsing import HelpRequested, parse, usage
+from epp.service.flags.table import FLAGS, VARIABLES, Flag
 
 SAMPLES: dict[str, list[str]] = {
     "bool": ["true", "false", "1", "0", "T", "F", "True", "FALSE"],

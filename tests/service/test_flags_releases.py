@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from epp.service.flags import parse
+from epp.service.flags.parsing import parse
 
 CONFIG = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins: []\n"
 CONFIG_JSON = '{"apiVersion":"llm-d.ai/v1alpha1","kind":"EndpointPickerConfig"}'

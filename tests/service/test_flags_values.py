@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.service import values
-from epp.service.ciphers import CIPHER_NAMES, GONE_NAMES, OPENSSL_NAMES, TLS13_NAMES
-from epp.service.values import Address
+from epp.service.flags import values
+from epp.service.flags.ciphers import CIPHER_NAMES, GONE_NAMES, OPENSSL_NAMES, TLS13_NAMES
+from epp.service.flags.values import Address
 
 DURATIONS_NS = {
     "0": 0, "+0": 0, "-0": 0, "1s": 10**9, "1m30s": 90 * 10**9, "1h": 3600 * 10**9, "50ms": 5 * 10**7,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from epp.observe.bridge import bridge
-from epp.observe.logs import open_log
+from epp.observe.log.bridge import bridge
+from epp.observe.log.logs import open_log
 from epp.service import process
-from epp.service.flags import parse
+from epp.service.flags.parsing import parse
 
 
 class Lines:

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from epp.contract.errors import ConfigError
-from epp.observe.logs import open_log
-from epp.service.flags import parse
+from epp.observe.log.logs import open_log
+from epp.service.flags.parsing import parse
 from epp.service.process import Process
 
 GOOD = "plugins:\n- type: queue-scorer\n"

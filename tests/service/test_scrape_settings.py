@@ -11,9 +11,9 @@ from epp.config.catalog import collect
 from epp.config.load import load_text
 from epp.contract.errors import ConfigError
 from epp.contract.plugins import SCRAPED
-from epp.service.flags import parse
+from epp.service.flags.parsing import parse
 from epp.service.wiring import scrape_settings_of
-from epp.signals.scraper import Scraper
+from epp.signals.poll.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
 
 CONFIG = """\

@@ -7,9 +7,9 @@ import pytest
 
 from epp.contract.lora import LoraState
 from epp.contract.plugins import Reads
-from epp.signals.engines import VLLM
-from epp.signals.recognise import Engines, only
-from epp.signals.scan import PageScanner
+from epp.signals.engine.names import VLLM
+from epp.signals.engine.recognise import Engines, only
+from epp.signals.engine.scan import PageScanner
 
 OTHER = b"vllm:num_requests_waiting 1\n"
 

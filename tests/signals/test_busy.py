@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.signals.busy import WINDOW_S, BusyTime
-from epp.signals.engines import TRITON
+from epp.signals.engine.busy import WINDOW_S, BusyTime
+from epp.signals.engine.names import TRITON
 from epp.testing import FakeClock
 
 

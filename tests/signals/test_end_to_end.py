@@ -17,7 +17,7 @@ import uvloop
 from epp.contract.discovery import EndpointSpec
 from epp.contract.plugins import SCRAPED
 from epp.endpoints.pool import Pool
-from epp.signals.scraper import Scraper
+from epp.signals.poll.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
 
 Serve = Callable[..., Any]

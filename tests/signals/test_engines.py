@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from epp.contract.errors import ConfigError
-from epp.signals.engines import VLLM, engine_from_config
-from epp.signals.series import SeriesSpec
+from epp.signals.engine.names import VLLM, engine_from_config
+from epp.signals.engine.series import SeriesSpec
 
 
 def names(alternatives: tuple[SeriesSpec, ...]) -> list[str]:

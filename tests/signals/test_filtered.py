@@ -20,9 +20,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
-from epp.signals.filtered import LEAST_BYTES, PAUSE_S, RECHECK_S, Filtering, count, forms
-from epp.signals.http1 import PageError
-from epp.signals.scraper import Scraper
+from epp.signals.poll.filtered import LEAST_BYTES, PAUSE_S, RECHECK_S, Filtering, count, forms
+from epp.signals.poll.http1 import PageError
+from epp.signals.poll.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
 from tests.signals.test_scraper import FakeReader, World
 

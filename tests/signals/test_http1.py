@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from epp.signals.http1 import MAX_CHUNKS, MAX_HEAD_BYTES, REASONS, PageError, ResponseParser
+from epp.signals.poll.http1 import MAX_CHUNKS, MAX_HEAD_BYTES, REASONS, PageError, ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

@@ -9,7 +9,7 @@ import math
 import pytest
 
 from epp.contract.plugins import Reads
-from epp.signals.pace import QUIET_S
+from epp.signals.poll.pace import QUIET_S
 from tests.signals.test_scraper import REFUSED, World
 
 IDLE_PAGE = b"vllm:num_requests_running 0.0\nvllm:num_requests_waiting 0.0\nvllm:kv_cache_usage_perc 0.0\n"

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from epp.contract.lora import LoraState
 from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
-from epp.signals.engines import ENGINES
-from epp.signals.recognise import LABEL, Engines
-from epp.signals.scan import PageScanner
+from epp.signals.engine.names import ENGINES
+from epp.signals.engine.recognise import LABEL, Engines
+from epp.signals.engine.scan import PageScanner
 from epp.testing import FakeClock
 
 PAGES = Path(__file__).parent / "pages"

@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from epp.contract.errors import ConfigError
-from epp.signals.buffers import BufferPool
-from epp.signals.http1 import PageError
-from epp.signals.reader import PageReader, PageSource
-from epp.signals.tls import tls_context
+from epp.signals.poll.buffers import BufferPool
+from epp.signals.poll.http1 import PageError
+from epp.signals.poll.reader import PageReader, PageSource
+from epp.signals.poll.tls import tls_context
 from tests.ipv6 import needs_ipv6
 
 Serve = Callable[..., Any]

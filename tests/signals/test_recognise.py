@@ -7,10 +7,10 @@ import pytest
 
 from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
-from epp.signals.engines import ENGINES, EngineMetrics
-from epp.signals.recognise import LABEL, LEGACY_LABEL, Engines, only
-from epp.signals.scan import PageScanner, anything_wanted
-from epp.signals.series import SeriesSpec
+from epp.signals.engine.names import ENGINES, EngineMetrics
+from epp.signals.engine.recognise import LABEL, LEGACY_LABEL, Engines, only
+from epp.signals.engine.scan import PageScanner, anything_wanted
+from epp.signals.engine.series import SeriesSpec
 
 MINE = EngineMetrics("mine", waiting=(SeriesSpec("my_queue"),))
 KNOWN = {**ENGINES, "mine": MINE}

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from epp.contract.plugins import SCRAPED, Reads
 from epp.contract.signals import Sample
-from epp.signals.engines import VLLM, EngineMetrics
-from epp.signals.family import Family
-from epp.signals.recognise import Engines, only
-from epp.signals.scan import PageScanner
-from epp.signals.series import SeriesSpec
+from epp.signals.engine.family import Family
+from epp.signals.engine.names import VLLM, EngineMetrics
+from epp.signals.engine.recognise import Engines, only
+from epp.signals.engine.scan import PageScanner
+from epp.signals.engine.series import SeriesSpec
 
 ONE_ENGINE = b"""\
 # HELP python_info Python platform information

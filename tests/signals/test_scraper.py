@@ -16,11 +16,11 @@ from epp.contract.endpoints import Endpoint
 from epp.contract.errors import ConfigError
 from epp.contract.plugins import SCRAPED, EndpointHook, Reads
 from epp.contract.signals import Sample
-from epp.signals.engines import VLLM, EngineMetrics
-from epp.signals.http1 import PageError
-from epp.signals.reader import PageSink
-from epp.signals.recognise import only
-from epp.signals.scraper import Scraper
+from epp.signals.engine.names import VLLM, EngineMetrics
+from epp.signals.engine.recognise import only
+from epp.signals.poll.http1 import PageError
+from epp.signals.poll.reader import PageSink
+from epp.signals.poll.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
 
 PAGE = b"""\

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from epp.contract.errors import ConfigError
-from epp.signals.series import SeriesSpec, parse_labels, parse_series_spec
+from epp.signals.engine.series import SeriesSpec, parse_labels, parse_series_spec
 
 
 @pytest.mark.parametrize(

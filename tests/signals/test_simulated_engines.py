@@ -19,7 +19,7 @@ from epp.contract.plugins import SCRAPED
 from epp.endpoints.pool import Pool
 from epp.local.sim.engine import EngineConfig
 from epp.local.sim.server import Pod, PodConfig, make_server
-from epp.signals.scraper import Scraper
+from epp.signals.poll.scraper import Scraper
 from epp.signals.settings import ScrapeSettings
 
 MODEL = "m"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.signals.turns import BURST_S, CONNECT_COST_S, FIRST_COST_S, Turns
+from epp.signals.poll.turns import BURST_S, CONNECT_COST_S, FIRST_COST_S, Turns
 from tests.signals.test_scraper import VirtualTime, World
 
 

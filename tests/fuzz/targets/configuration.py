@@ -20,7 +20,7 @@ from epp.config.findings import ConfigErrors
 from epp.config.load import decode, load_text
 from epp.config.plan import plan_dict, plan_text
 from epp.contract.errors import ConfigError
-from epp.service.flags import parse as parse_flags
+from epp.service.flags.parsing import parse as parse_flags
 from epp.service.wiring import plan_of, scrape_settings_of
 from tests.fuzz.harness import Input, Run, Target, no_error_logged, one_line
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 from epp.contract.errors import UsageError
-from epp.service.flags import HelpRequested, parse
-from epp.service.flagtable import FLAGS, VARIABLES
+from epp.service.flags.parsing import HelpRequested, parse
+from epp.service.flags.table import FLAGS, VARIABLES
 from tests.fuzz.harness import Run, Target, one_line
 
 _WORD, _VARIABLES = b"\0", b"\1"

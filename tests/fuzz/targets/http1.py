@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
-from epp.signals.buffers import MIB, BufferPool
-from epp.signals.http1 import REASONS, PageError, ResponseParser
-from epp.signals.reader import _Connection
+from epp.signals.poll.buffers import MIB, BufferPool
+from epp.signals.poll.http1 import REASONS, PageError, ResponseParser
+from epp.signals.poll.reader import _Connection
 from tests.fuzz.harness import Input, Run, Target, one_line, with_cuts
 
 LIMIT_BYTES = 2000

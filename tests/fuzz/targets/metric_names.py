@@ -10,8 +10,8 @@
 from __future__ import annotations
 
 from epp.contract.errors import ConfigError
-from epp.service.values import parse_metric
-from epp.signals.series import parse_labels, parse_series_spec
+from epp.service.flags.values import parse_metric
+from epp.signals.engine.series import parse_labels, parse_series_spec
 from tests.fuzz.harness import Run, Target, one_line
 
 

@@ -19,11 +19,11 @@ from epp.contract.errors import ScrapeError
 from epp.contract.plugins import Reads
 from epp.contract.signals import Sample
 from epp.endpoints.pool import Pool
-from epp.signals.engines import VLLM, EngineMetrics
-from epp.signals.family import Family
-from epp.signals.recognise import Engines, only
-from epp.signals.scan import PageScanner
-from epp.signals.series import SeriesSpec
+from epp.signals.engine.family import Family
+from epp.signals.engine.names import VLLM, EngineMetrics
+from epp.signals.engine.recognise import Engines, only
+from epp.signals.engine.scan import PageScanner
+from epp.signals.engine.series import SeriesSpec
 from tests.fuzz.harness import Run, Target, one_line
 
 _READS = Reads.WAITING | Reads.RUNNING | Reads.KV_UTILIZATION | Reads.CACHE_CONFIG | Reads.LORA

@@ -26,7 +26,7 @@ from epp.director import Director, Settings
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
 from epp.extproc import service
-from epp.observe.logs import open_log
+from epp.observe.log.logs import open_log
 from epp.observe.recorder import Recorder
 from epp.protos.ext_proc_pb2 import ProcessingResponse
 from epp.service.wiring import plan_of
