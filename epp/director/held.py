@@ -73,7 +73,7 @@ class HeldTable:
 
     def __init__(self) -> None:
         self._all: OrderedDict[Held, None] = OrderedDict()
-        self._by_id: dict[str, list[Held]] = {}
+        self._by_id: dict[str, OrderedDict[Held, None]] = {}
         self._by_generation: dict[int, OrderedDict[Held, None]] = {}
         self._buckets: dict[int, dict[Held, None]] = {}
         self._next_bucket = 0
@@ -93,7 +93,7 @@ class HeldTable:
         if not self._all:
             self._next_bucket = int(now_s / TICK_S)
         self._all[held] = None
-        self._by_id.setdefault(held.request.request_id, []).append(held)
+        self._by_id.setdefault(held.request.request_id, OrderedDict())[held] = None
         self._by_generation.setdefault(held.generation, OrderedDict())[held] = None
         self._file(held, due_s)
 
@@ -106,7 +106,7 @@ class HeldTable:
         """Forget it."""
         del self._all[held]
         alike = self._by_id[held.request.request_id]
-        alike.remove(held)
+        del alike[held]
         if not alike:
             del self._by_id[held.request.request_id]
         together = self._by_generation[held.generation]
@@ -135,7 +135,7 @@ class HeldTable:
         for held in islice(alike, MOST_ALIKE):
             if held.lease.endpoint.address == address:
                 return held
-        return None if address and is_endpoint(address) else alike[0]
+        return None if address and is_endpoint(address) else next(iter(alike))
 
     def oldest(self) -> Held | None:
         """The one that was put first."""
