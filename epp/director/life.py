@@ -34,6 +34,7 @@ from epp.director.held import Held
 from epp.director.producing import finish, produce
 from epp.director.response import Response
 from epp.director.telling import DECISION, summary, with_scores
+from epp.director.unwatched import UNREACHED_S
 from epp.endpoints.lease import Lease
 from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 from epp.observe.recorder import Record, Series
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("epp.director")
 
-UNREACHED_S = 1.0
 FAILED_STATUS = 400
 """From here on a response is short: its end is not waited for when only its headers are watched."""
 INLINE_DECODE_BYTES = 64 * 1024
