@@ -9,10 +9,11 @@ is listed here with the reason; a new failure, and an exception that is none any
 
 from __future__ import annotations
 
+import html
 import os
+import re
 import shutil
 import subprocess
-import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,22 @@ EXCEPTIONS = {
     ),
 }  # fmt: skip
 
+CLOSED_AT_ONCE = (
+    "a peer that says goodbye is closed; its PING still in flight makes that a reset, which h2spec takes for an error"
+)
+
+RACES = {
+    ("http2/5.1", "half closed (remote): Sends a DATA frame"): REFUSED_AT_ONCE,
+    ("http2/5.1", "half closed (remote): Sends a HEADERS frame"): REFUSED_AT_ONCE,
+    ("http2/6.1", 'Sends a DATA frame on the stream that is not in "open" or "half-closed (local)" state'): REFUSED_AT_ONCE,
+    ("http2/7", "Sends a GOAWAY frame with unknown error code"): CLOSED_AT_ONCE,
+}  # fmt: skip
+"""Two frames in a row: where they arrive in two reads, the first is answered and its stream, or the connection, is closed
+before the second. These may fail."""
+
+CASE = re.compile(r'<testcase package="([^"]*)" classname="([^"]*)"[^>]*>\s*(<failure|<error)?')
+"""A case of the report and whether it failed. No XML parser: the peer's bytes are in the report as they came."""
+
 
 def h2spec() -> str:
     """The binary; skips the test when there is none."""
@@ -61,13 +78,10 @@ def test_h2spec(tmp_path: Path) -> None:
     with running() as server, attacked(server, 24 * MIB):
         command = [binary, "-h", HOST, "-p", str(server.port), "-o", "1", "-j", str(report)]
         subprocess.run(command, capture_output=True, timeout=100, check=False)
-    ran = set()
-    failed = set()
-    for suite in ET.parse(report).getroot().iter("testsuite"):
-        for case in suite.iter("testcase"):
-            name = (suite.get("package") or "", case.get("classname") or "")
-            ran.add(name)
-            if case.find("failure") is not None or case.find("error") is not None:
-                failed.add(name)
-    assert len(ran) > 130
-    assert failed == set(EXCEPTIONS)
+    cases = [
+        ((package, html.unescape(name)), bool(failed))
+        for package, name, failed in CASE.findall(report.read_text(errors="replace"))
+    ]
+    failed = {name for name, failed in cases if failed}
+    assert len(cases) > 130
+    assert failed - set(RACES) == set(EXCEPTIONS)
