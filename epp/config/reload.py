@@ -35,7 +35,7 @@ class ConfigWatcher:
         self,
         path: Path | str,
         load: Load,
-        apply: Callable[[Configuration], None],
+        apply: Callable[[Configuration], object],
         log: logging.Logger,
         *,
         text: str | None,

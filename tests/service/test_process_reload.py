@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
+from epp.config.catalog import collect
 from epp.contract.errors import ConfigError
 from epp.observe.log.logs import open_log
 from epp.service.flags.parsing import parse
-from epp.service.process import Process
+from epp.service.served import ServedPool
 
 GOOD = "plugins:\n- type: queue-scorer\n"
 # Every plugin can be constructed, only the metrics pages could not be read.
@@ -27,18 +30,14 @@ class Nowhere:
 
 async def test_what_fails_last_changes_nothing() -> None:
     log = open_log(Nowhere())
-    process = Process(parse([], {}), log)
-    process._use(process._check(GOOD, "good"))
-    before = (
-        process._assembly,
-        process._scraper,
-        process._director and process._director.plan,
-        process._pool._hooks[:],
-    )
+    served = ServedPool(parse(["--config-text", GOOD], {}), log, lambda: 0.0, random.Random(1), collect())
+
+    def state() -> tuple[object, ...]:
+        return served.assembly, served.scraper, served.director.plan, served.pool._hooks[:]
+
+    before = state()
     with pytest.raises(ConfigError, match=r"/no/such/ca\.crt"):
-        process._use(process._check(UNREADABLE_CA, "bad"))
-    after = (process._assembly, process._scraper, process._director and process._director.plan, process._pool._hooks)
-    assert after == before
-    assert process._scraper is not None
-    process._scraper.stop()
+        served.use(served.check(UNREADABLE_CA, "bad"))
+    assert state() == before
+    await served.stop()
     log.close()
