@@ -318,9 +318,11 @@ class Exchange:
         self._response_at = _ENDED if end else _BODY
         if not self._closed:
             if self._watch is Watch.BODY:
-                self._handler.response_body(chunk, end)
+                replaced = self._handler.response_body(chunk, end)
                 if end:
                     self.close(End.COMPLETE)
+                if replaced is not None:
+                    return self._replies.replaced(self._response_mode, replaced, end)
             elif self._watch is None:
                 self._abandon()
             else:
@@ -333,11 +335,15 @@ class Exchange:
     def _response_trailers(self) -> list[bytes]:
         if self._response_at is _TRAILERS:
             raise ProtocolError("ext_proc: response trailers for the second time")
-        self._response_at = _TRAILERS
+        rest = None
         if self._watch is None:
             self._abandon()
+        elif self._response_at is _BODY and not self._closed:
+            rest = self._handler.response_body(b"", True)
+        self._response_at = _TRAILERS
         self.close(End.COMPLETE)
-        return [self._replies.response_trailers]
+        kept = self._replies.replaced(_DUPLEX, rest, False) if rest and self._response_mode is _DUPLEX else []
+        return [*kept, self._replies.response_trailers]
 
     def _stream(self, kind: int, encoded: bytes, piece: bytes, end: bool) -> list[bytes]:
         if len(piece) <= replies.CHUNK_BYTES:

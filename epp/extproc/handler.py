@@ -126,8 +126,12 @@ class Handler(Protocol):
         """The response's headers arrived; returns headers to set on it. `end`: there will be no body."""
         ...
 
-    def response_body(self, chunk: bytes, end: bool) -> None:
-        """A piece of the response's body passed by, unchanged. `end` marks the last one."""
+    def response_body(self, chunk: bytes, end: bool) -> bytes | None:
+        """A piece of the response's body passes by; `end` marks the last one, or, with an empty piece, that trailers
+        came instead of it. Returns what to send on in its place, None to leave it as it is.
+
+        What is kept back of a piece can be sent with a later one. At the trailers that is so in FULL_DUPLEX_STREAMED
+        alone; of a body over the limit of BUFFERED_PARTIAL no piece comes after the first."""
         ...
 
     def closed(self, end: End) -> None:

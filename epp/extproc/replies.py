@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from epp.extproc.handler import HeaderList, Immediate, Route
-from epp.extproc.wire import Heads, encode_body
+from epp.extproc.handler import BodyMode, HeaderList, Immediate, Route
+from epp.extproc.wire import RESPONSE_BODY, Heads, encode_body
 from epp.protos.ext_proc_pb2 import HeaderMutation, ProcessingResponse
 
 CHUNK_BYTES = 62_000
@@ -113,6 +113,13 @@ class Replies:
         """A piece handed on in the encoding in which it came."""
         return self._heads.reply(kind, encoded)
 
+    def replaced(self, mode: BodyMode, body: bytes, end: bool) -> list[bytes]:
+        """`body` in the place of the piece of a response that `mode` showed. In FULL_DUPLEX_STREAMED, where pieces are
+        not answered one by one, nothing is said of an empty one that does not end."""
+        if mode is BodyMode.FULL_DUPLEX_STREAMED:
+            return self.pieces(RESPONSE_BODY, body, end) if body or end else []
+        return [response_piece(body, mode is BodyMode.BUFFERED)]
+
     def headers(self, headers: HeaderList) -> bytes:
         """The answer to the response's headers that sets `headers`."""
         if not headers:
@@ -154,6 +161,16 @@ def response_headers(headers: HeaderList) -> bytes:
     common = reply.response_headers.response
     common.SetInParent()
     set_headers(common.header_mutation, headers)
+    return reply.SerializeToString()
+
+
+def response_piece(body: bytes, whole: bool) -> bytes:
+    """The answer to a piece of a response that puts `body` in its place; `whole` when Envoy holds the headers back."""
+    reply = ProcessingResponse()
+    common = reply.response_body.response
+    common.body_mutation.body = body
+    if whole:
+        set_headers(common.header_mutation, [("content-length", b"%d" % len(body))])
     return reply.SerializeToString()
 
 
