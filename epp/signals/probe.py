@@ -7,7 +7,6 @@ The same reader, scanner and filter as in service are used, so that what is told
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from epp.signals.poll.buffers import BufferPool
 from epp.signals.poll.filtered import LEAST_BYTES, Filtering
 from epp.signals.poll.http1 import PageError
 from epp.signals.poll.reader import PageReader, PageSource
+from epp.signals.poll.tls import PageTls
 from epp.signals.settings import ScrapeSettings
 
 
@@ -59,7 +59,7 @@ class Probe:
         return not self.error and not self.missing
 
 
-async def probe(endpoint: Endpoint, settings: ScrapeSettings, reads: Reads, tls: ssl.SSLContext | None) -> Probe:
+async def probe(endpoint: Endpoint, settings: ScrapeSettings, reads: Reads, tls: PageTls | None) -> Probe:
     """Ask `endpoint` for its page, then for the families that `reads` needs alone. Raises nothing of the endpoint's."""
     source = PageSource(endpoint.ip, settings.port or endpoint.port, settings.path, tls)
     asker = _Asker(source, settings)

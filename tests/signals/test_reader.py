@@ -24,7 +24,7 @@ from epp.contract.errors import ConfigError
 from epp.signals.poll.buffers import BufferPool
 from epp.signals.poll.http1 import PageError
 from epp.signals.poll.reader import PageReader, PageSource
-from epp.signals.poll.tls import tls_context
+from epp.signals.poll.tls import page_tls
 from tests.ipv6 import needs_ipv6
 
 Serve = Callable[..., Any]
@@ -425,10 +425,10 @@ def test_https_with_and_without_verification(serve: Serve, run: Run, tmp_path: P
             server_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             server_tls.load_cert_chain(certificate)
             async with serve(HEAD + b"hello", tls=server_tls) as server:
-                async with client(server.port, tls=tls_context(verify=False)) as reader:
+                async with client(server.port, tls=page_tls(verify=False)) as reader:
                     assert [await reader.get() for _ in range(3)] == [b"hello"] * 3
                     assert server.connections == 1
-                async with client(server.port, tls=tls_context(verify=True, ca_file=str(certificate))) as reader:
+                async with client(server.port, tls=page_tls(verify=True, ca_file=str(certificate))) as reader:
                     if trusted:
                         assert await reader.get() == b"hello"
                     else:
@@ -448,11 +448,11 @@ def test_a_client_certificate_is_shown(serve: Serve, run: Run, tmp_path: Path) -
     server_tls.verify_mode = ssl.CERT_REQUIRED
 
     async def main() -> None:
-        shown = tls_context(verify=True, ca_file=str(theirs), client_certificate=(str(ours), str(ours)))
+        shown = page_tls(verify=True, ca_file=str(theirs), client_certificate=(str(ours), str(ours)))
         async with serve(HELLO, tls=server_tls) as server:
             async with client(server.port, tls=shown) as reader:
                 assert await reader.get() == b"hello"
-            async with client(server.port, tls=tls_context(verify=False)) as reader:
+            async with client(server.port, tls=page_tls(verify=False)) as reader:
                 with pytest.raises(PageError):
                     await reader.get()
 
@@ -464,11 +464,11 @@ def test_certificates_that_cannot_be_used(tmp_path: Path) -> None:
     junk.write_text("junk")
     missing = str(tmp_path / "missing.pem")
     with pytest.raises(ConfigError, match=r"metrics CA file .*missing.pem cannot be used: No such file"):
-        tls_context(verify=True, ca_file=missing)
+        page_tls(verify=True, ca_file=missing)
     with pytest.raises(ConfigError, match=r"junk.pem cannot be used: it, or its key"):
-        tls_context(verify=True, ca_file=str(junk))
+        page_tls(verify=True, ca_file=str(junk))
     with pytest.raises(ConfigError, match=r"metrics client certificate .*junk.pem cannot be used"):
-        tls_context(verify=False, client_certificate=(str(junk), ""))
+        page_tls(verify=False, client_certificate=(str(junk), ""))
 
 
 def test_https_to_a_server_that_speaks_http(serve: Serve, run: Run) -> None:
@@ -477,7 +477,7 @@ def test_https_to_a_server_that_speaks_http(serve: Serve, run: Run) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     async def main() -> None:
-        async with serve(script) as server, client(server.port, tls=tls_context(verify=False)) as reader:
+        async with serve(script) as server, client(server.port, tls=page_tls(verify=False)) as reader:
             await reader.fails("tls", "handshake failed")
 
     run(main())

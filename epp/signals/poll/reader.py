@@ -20,6 +20,7 @@ from typing import Protocol, cast
 from epp.contract.endpoints import format_address
 from epp.signals.poll.buffers import MIB, BufferPool
 from epp.signals.poll.http1 import MAX_HEAD_BYTES, PageError, ResponseParser, too_large
+from epp.signals.poll.tls import PageTls
 
 
 class PageSink(Protocol):
@@ -61,7 +62,7 @@ class PageSource:
     host: str
     port: int
     path: str = "/metrics"
-    tls: ssl.SSLContext | None = None
+    tls: PageTls | None = None
 
     @property
     def url(self) -> str:
@@ -159,12 +160,16 @@ class PageReader:
         self._connecting = self._loop.create_task(self._open())
 
     async def _open(self) -> None:
-        source = self.source
+        source, tls = self.source, self.source.tls
         try:
+            if tls is not None:
+                await tls.ready()
             _, connection = await self._loop.create_connection(
-                lambda: _Connection(self), source.host, source.port, ssl=source.tls
+                lambda: _Connection(self), source.host, source.port, ssl=tls.context if tls is not None else None
             )
         except ssl.SSLError as error:
+            if tls is not None and isinstance(error, ssl.SSLCertVerificationError):
+                tls.doubt()
             self._fail(PageError("tls", f"the TLS handshake failed: {_one_line(error)}"))
         except OSError as error:
             self._fail(PageError("connect", f"cannot connect: {_one_line(error)}"))

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import math
 import random
-import ssl
 
 from epp.contract.endpoints import Endpoint
 from epp.contract.plugins import SCRAPED, Reads
@@ -36,7 +35,7 @@ from epp.signals.poll.target import (
     Target,
 )
 from epp.signals.poll.timers import Timers
-from epp.signals.poll.tls import tls_context
+from epp.signals.poll.tls import PageTls, page_tls
 from epp.signals.poll.turns import Turns
 from epp.signals.settings import ScrapeSettings
 
@@ -203,16 +202,16 @@ def _key(endpoint: Endpoint) -> tuple[str, int]:
     return endpoint.id, endpoint.generation
 
 
-def tls_of(settings: ScrapeSettings) -> ssl.SSLContext | None:
+def tls_of(settings: ScrapeSettings) -> PageTls | None:
     """What pages are read with; None for plain HTTP. Raises `ConfigError`."""
     if settings.scheme != "https":
         return None
-    return tls_context(
+    return page_tls(
         settings.verify_tls, settings.ca_file, client_certificate=(settings.client_cert_file, settings.client_key_file)
     )
 
 
-def _network_readers(settings: ScrapeSettings, tls: ssl.SSLContext | None, turns: Turns) -> OpenReader:
+def _network_readers(settings: ScrapeSettings, tls: PageTls | None, turns: Turns) -> OpenReader:
     loop = asyncio.get_running_loop()
     buffers = BufferPool()
 
