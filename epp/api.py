@@ -32,6 +32,7 @@ from epp.contract.plugins import (
     Producer,
     ProfileHandler,
     Reads,
+    ResponseHook,
     RoutedHook,
     Scorer,
     filter,  # noqa: A004 - the field's name
@@ -40,7 +41,7 @@ from epp.contract.plugins import (
     scorer,
 )
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
-from epp.contract.requests import Cause, Completion, DataKey, InferenceRequest, Usage
+from epp.contract.requests import Cause, Completion, DataKey, InferenceRequest, ResponseHead, Usage
 from epp.contract.signals import Signal
 
 __all__ = [
@@ -79,6 +80,8 @@ __all__ = [
     "Reads",
     "RequestError",
     "ResourceExhausted",
+    "ResponseHead",
+    "ResponseHook",
     "RoutedHook",
     "ScoreTrace",
     "Scorer",

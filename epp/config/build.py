@@ -27,6 +27,7 @@ from epp.contract.plugins import (
     Producer,
     ProfileHandler,
     Reads,
+    ResponseHook,
     RoutedHook,
     Scorer,
 )
@@ -125,8 +126,12 @@ def _settled(configuration: Configuration, objects: Mapping[str, Any]) -> Config
     for instance in configuration.instances:
         made = objects[instance.name]
         own = getattr(made, "reads", None)
-        instances.append(replace(instance, reads=own) if isinstance(own, Reads) else instance)
-        if isinstance(made, Producer | RoutedHook | DoneHook | EndpointHook) and not instance.leans_on_producer:
+        reads = own if isinstance(own, Reads) else instance.reads
+        if isinstance(made, ResponseHook):
+            reads |= Reads.RESPONSE_HEADERS
+        instances.append(replace(instance, reads=reads))
+        hooks = Producer | RoutedHook | ResponseHook | DoneHook | EndpointHook
+        if isinstance(made, hooks) and not instance.leans_on_producer:
             active.add(instance.name)
     reads = union(instance.reads for instance in instances if instance.name in active)
     return replace(configuration, instances=tuple(instances), active=frozenset(active), reads=reads)

@@ -16,7 +16,7 @@ from epp.config.catalog import Entry
 from epp.contract.plugins import Kind, PluginSpec, Reads
 from epp.contract.prefix import PREFIX_MATCH
 
-HOOKS = ("on_routed", "on_done", "on_endpoint_added", "on_endpoint_removed")
+HOOKS = ("on_routed", "on_response_headers", "on_done", "on_endpoint_added", "on_endpoint_removed")
 """Methods by which a plugin acts without being in a profile."""
 
 

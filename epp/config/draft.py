@@ -136,7 +136,7 @@ def reads_of(entry: Entry, parameters: object) -> Reads:
     reads = reads_for(parameters) if callable(reads_for) else entry.spec.reads
     if not isinstance(reads, Reads):
         raise TypeError(f"reads_for returned {reads!r}; allowed: a Reads value")
-    return reads
+    return reads | Reads.RESPONSE_HEADERS if hasattr(entry.target, "on_response_headers") else reads
 
 
 def _types(catalog: Catalog) -> str:

@@ -17,8 +17,10 @@ BODY = Reads.BODY | Reads.PROMPT
 
 
 def auto_response_phase(reads: Reads) -> str:
-    """What --response-phase auto means where plugins read `reads`: full or release."""
-    return "full" if reads & Reads.RESPONSE_BODY else "release"
+    """What --response-phase auto means where plugins read `reads`: full, headers or release."""
+    if reads & Reads.RESPONSE_BODY:
+        return "full"
+    return "headers" if reads & Reads.RESPONSE_HEADERS else "release"
 
 
 def plan_dict(configuration: Configuration) -> dict[str, Any]:
@@ -36,6 +38,7 @@ def plan_dict(configuration: Configuration) -> dict[str, Any]:
         "sources": [dataclasses.asdict(source) | {"origin": source.origin.value} for source in configuration.sources],
         "parses_bodies_for": list(configuration.readers(BODY)),
         "reads_responses_for": list(configuration.readers(Reads.RESPONSE_BODY)),
+        "reads_response_headers_for": list(configuration.readers(Reads.RESPONSE_HEADERS)),
         "auto_response_phase": auto_response_phase(configuration.reads),
         "parsers": list(configuration.parsers),
         "endpoints": _endpoints(configuration),
@@ -97,9 +100,12 @@ def _work_lines(configuration: Configuration) -> list[str]:
     lines += [f"  {name} for {', '.join(readers)}" for name, readers in scraped.items()]
     bodies = configuration.readers(BODY)
     responses = configuration.readers(Reads.RESPONSE_BODY)
+    heads = configuration.readers(Reads.RESPONSE_HEADERS)
     lines.append(f"bodies     {'parsed for ' + ', '.join(bodies) if bodies else 'no plugin reads them'}")
     lines.append(f"parsers    {', '.join(configuration.parsers)}{_origin(configuration.parsers_origin)}")
     lines.append(f"responses  {'read for ' + ', '.join(responses) if responses else 'no plugin reads them'}")
+    if heads:
+        lines.append(f"           their headers shown to {', '.join(heads)}, which may add some")
     lines.append(f"           --response-phase auto means {auto_response_phase(configuration.reads)}")
     lines.append(f"endpoints  {_endpoints(configuration)}")
     return lines

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from epp.contract.decision import Decision, ProfileResult
 from epp.contract.endpoints import BoolArray, Clock, Endpoint, Endpoints, FloatArray, IntArray
-from epp.contract.requests import Completion, InferenceRequest
+from epp.contract.requests import Completion, InferenceRequest, ResponseHead
 
 
 class Reads(enum.Flag):
@@ -37,6 +37,8 @@ class Reads(enum.Flag):
     IN_FLIGHT = enum.auto()
     RESPONSE_BODY = enum.auto()
     LORA = enum.auto()
+    RESPONSE_HEADERS = enum.auto()
+    """Taken for granted of every plugin that has `on_response_headers`."""
 
 
 LOAD = Reads.WAITING | Reads.RUNNING | Reads.KV_UTILIZATION
@@ -118,6 +120,21 @@ class RoutedHook(Protocol):
 
     def on_routed(self, request: InferenceRequest, decision: Decision) -> None:
         """`decision.target` was chosen for `request`."""
+        ...
+
+
+@runtime_checkable
+class ResponseHook(Protocol):
+    """Told when an endpoint's answer begins, where responses are followed at all; may set headers on it."""
+
+    def on_response_headers(
+        self, request: InferenceRequest, decision: Decision, response: ResponseHead
+    ) -> Mapping[str, str]:
+        """The answer to `request` begins as `response` says; returns headers to set on it, overwriting.
+
+        Names are tokens (no pseudo headers), values without control characters; whatever else is left out and counts
+        as a failure.
+        """
         ...
 
 

@@ -74,6 +74,20 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int | None = None
 
 
+class ResponseHead(msgspec.Struct, frozen=True, gc=False):
+    """How an endpoint's answer begins.
+
+    * status: None when it is none of three digits
+    * headers: lower-case names; the last of several equal names wins
+    * metadata: Envoy's filter metadata at that moment, by namespace, as plain values; only what Envoy is configured to
+      send (`metadata_options.forwarding_namespaces`)
+    """
+
+    status: int | None
+    headers: Mapping[str, str]
+    metadata: Mapping[str, Mapping[str, Any]]
+
+
 class Cause(enum.Enum):
     """Why a request ended."""
 

@@ -22,14 +22,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoints
 from epp.contract.errors import BadRequest, BodyTooLarge, Internal, RequestError, ServiceUnavailable
 from epp.contract.plugins import Producer
-from epp.contract.requests import Cause, Completion, InferenceRequest
+from epp.contract.requests import Cause, Completion, InferenceRequest, ResponseHead
 from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, echo
+from epp.director.heads import added_headers
 from epp.director.held import Held
 from epp.director.producing import finish, produce
 from epp.director.response import Response
@@ -61,12 +63,15 @@ _CAUSES = {
 }
 
 
+_NO_METADATA: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
 class Life:
     """One HTTP request, as `extproc.Handler`."""
 
     __slots__ = (
-        "_decision", "_director", "_lease", "_new_id", "_plan", "_received_s", "_record", "_request", "_response",
-        "_series", "_watch",
+        "_decision", "_director", "_lease", "_metadata", "_new_id", "_plan", "_received_s", "_record", "_request",
+        "_response", "_series", "_watch",
     )  # fmt: skip
 
     def __init__(self, director: Director) -> None:
@@ -79,6 +84,7 @@ class Life:
         self._lease: Lease | None = None
         self._series: Series | None = None
         self._response: Response | None = None
+        self._metadata: Mapping[str, Mapping[str, Any]] = _NO_METADATA
         self._new_id = False
         self._watch = Watch.BODY
 
@@ -207,7 +213,8 @@ class Life:
         addresses = ",".join([endpoint.address for endpoint in decision.result.targets])
         route = director.route_to(addresses, self._watch)
         settings = director.settings
-        if not (self._new_id or settings.echo_headers or settings.emit_scores):
+        hooks = self._plan.response_hooks
+        if not (self._new_id or settings.echo_headers or settings.emit_scores or hooks):
             return route
         headers = list(route.set_headers)
         if self._new_id:
@@ -217,7 +224,8 @@ class Life:
         metadata = route.metadata
         if settings.emit_scores:
             metadata = with_scores(metadata, settings.metadata_namespace, decision)
-        return Route(headers, route.remove_headers, metadata, watch=self._watch)
+        take_metadata = self._take_metadata if hooks else None
+        return Route(headers, route.remove_headers, metadata, watch=self._watch, take_metadata=take_metadata)
 
     def _answer_to(self, error: Exception) -> Immediate:
         if isinstance(error, RequestError):
@@ -231,6 +239,9 @@ class Life:
         headers = [(DROPPED_REASON, error.reason.encode())] if error.reason else []
         return Immediate(error.status, f"inference error: {error.code} - {error}".encode(), headers)
 
+    def _take_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
+        self._metadata = metadata
+
     def response_headers(self, headers: Mapping[str, str], end: bool) -> HeaderList:
         """The endpoint answered."""
         director, lease = self._director, self._lease
@@ -242,10 +253,13 @@ class Life:
             if self._watch is Watch.HEADERS:
                 response.first_byte_s = director.clock() - self._received_s
                 lease.first_byte()
-        settings = director.settings
-        if not (settings.echo_headers or settings.emit_decision):
+        settings, hooks = director.settings, self._plan.response_hooks
+        if not (settings.echo_headers or settings.emit_decision or hooks):
             return WENT_INTO_RESPONSE
         told = [*WENT_INTO_RESPONSE, *(echo(headers) if settings.echo_headers else ())]
+        if hooks and self._request is not None and self._decision is not None:
+            head = ResponseHead(response.status, headers, self._metadata)
+            told += added_headers(hooks, self._request, self._decision, head)
         if settings.emit_decision and self._decision is not None and self._plan.watch is not Watch.NOTHING:
             told.append((DECISION, summary(self._decision)))
         return told

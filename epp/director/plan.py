@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from epp.contract.plugins import DoneHook, Producer, RoutedHook
+from epp.contract.plugins import DoneHook, Producer, ResponseHook, RoutedHook
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
 from epp.contract.requests import DataKey
 from epp.director.headers import DESTINATION
@@ -22,7 +22,7 @@ class Plan:
     """What a configuration asks for, resolved once when it is loaded.
 
     `prefix_key`: where the prefix match is published that tells a request's uncached tokens; `plugins`: all instances;
-    `watch`: how much of a response somebody needs.
+    `watch`: how much of a response somebody needs; `response_hooks`: those of `plugins` that want to see its headers.
     """
 
     scheduler: Scheduler
@@ -33,6 +33,12 @@ class Plan:
     prefix_key: DataKey[PrefixMatch] = PREFIX_MATCH
     plugins: Sequence[Guarded[Any]] = ()
     watch: Watch = Watch.BODY
+    response_hooks: tuple[Guarded[ResponseHook], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find the response hooks."""
+        hooks = tuple(guarded for guarded in self.plugins if isinstance(guarded.plugin, ResponseHook))
+        object.__setattr__(self, "response_hooks", hooks)
 
 
 @dataclass(frozen=True, slots=True)

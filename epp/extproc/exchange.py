@@ -32,7 +32,7 @@ from epp.contract.errors import ProtocolError
 from epp.extproc import replies, wire
 from epp.extproc.gathering import Body, Gathering
 from epp.extproc.handler import BodyMode, End, Handler, HttpRequest, Immediate, Outcome, Watch
-from epp.extproc.reading import body_mode, plain_struct, read_headers
+from epp.extproc.reading import body_mode, read_headers, read_metadata
 from epp.extproc.replies import Replies
 from epp.protos.ext_proc_pb2 import ProcessingRequest
 
@@ -71,7 +71,7 @@ class Exchange:
     __slots__ = (
         "_asked", "_at_once_bytes", "_body", "_closed", "_from_body", "_gathering", "_handler", "_headers",
         "_limit_bytes", "_metadata", "_mode", "_replies", "_request_at", "_response_at", "_response_mode", "_started",
-        "_waiting_bytes", "_waiting_messages", "_watch", "awaiting", "finished", "observed",
+        "_take_metadata", "_waiting_bytes", "_waiting_messages", "_watch", "awaiting", "finished", "observed",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +95,7 @@ class Exchange:
         self._waiting_messages: list[bytes] = []
         self._waiting_bytes = 0
         self._watch: Watch | None = None
+        self._take_metadata: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None
         self.awaiting: Awaitable[Outcome] | None = None
         self.finished = False
         self.observed = False
@@ -152,11 +153,12 @@ class Exchange:
         if not self._started:
             self._start(message)
         if not self._asked and message.HasField("metadata_context"):
-            for namespace, struct in message.metadata_context.filter_metadata.items():
-                self._metadata[namespace] = plain_struct(struct)
+            self._metadata.update(read_metadata(message))
         if kind == "request_headers":
             return self._request_headers(message.request_headers, data)
         if kind == "response_headers":
+            if self._take_metadata is not None and not self._closed:
+                self._take_metadata(read_metadata(message))
             return self._response_headers(message.response_headers, data)
         if kind == "request_trailers":
             return self._request_trailers()
@@ -286,7 +288,7 @@ class Exchange:
             if trailers:
                 out.append(self._replies.request_trailers)
         self._drop_body()
-        self._watch = outcome.watch
+        self._watch, self._take_metadata = outcome.watch, outcome.take_metadata
         if self._watch is Watch.NOTHING:
             # A response may begin before all of this has reached the endpoint; it must find the stream still there.
             self._unwatch(len(out) - trailers <= 2 and sum(map(len, out)) + _FRAMES_BYTES <= self._at_once_bytes())

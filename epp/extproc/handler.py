@@ -79,6 +79,8 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     * body: a replacement of the body, None to forward the original bytes; without effect where no body was shown
     * watch: how much of the response the handler wants to see
     * reused: the handler will answer with this very object again, so its serialised form is worth keeping
+    * take_metadata: called with the filter metadata (by namespace, plain values) that comes with the response's
+      headers, just before `Handler.response_headers`; None spares reading it
     """
 
     set_headers: HeaderList = ()
@@ -87,6 +89,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     body: bytes | None = None
     watch: Watch = Watch.BODY
     reused: bool = False
+    take_metadata: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None
 
 
 class Immediate(msgspec.Struct, frozen=True, gc=False):

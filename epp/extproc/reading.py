@@ -38,6 +38,11 @@ def _parsed_headers(message: Any) -> dict[str, str]:
     return headers
 
 
+def read_metadata(message: Any) -> dict[str, dict[str, Any]]:
+    """The filter metadata that came with a `ProcessingRequest`, by namespace."""
+    return {name: plain_struct(struct) for name, struct in message.metadata_context.filter_metadata.items()}
+
+
 def plain_struct(struct: Any) -> dict[str, Any]:
     """A protobuf Struct as a dict."""
     return {key: _plain(value) for key, value in struct.fields.items()}
