@@ -19,6 +19,10 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "load-aware-scorer": "epp.plugins.scorers.load_aware:LoadAwareScorer",
         "lora-affinity-scorer": "epp.plugins.scorers.lora_affinity:lora_affinity",
         "active-request-scorer": "epp.plugins.scorers.active_request:ActiveRequestScorer",
+        "header-based-testing-filter": "epp.plugins.filters.header_based_testing:HeaderBasedTestingFilter",
+        "destination-endpoint-served-verifier": (
+            "epp.plugins.responses.destination_endpoint_served:DestinationEndpointServedVerifier"
+        ),
         "max-score-picker": "epp.plugins.pickers.max_score:MaxScorePicker",
         "random-picker": "epp.plugins.pickers.random:RandomPicker",
         "weighted-random-picker": "epp.plugins.pickers.weighted_random:WeightedRandomPicker",

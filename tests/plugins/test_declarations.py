@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import epp.plugins
-from epp.api import Filter, Kind, Picker, ProfileHandler, Reads, Scorer
+from epp.api import Filter, Kind, Picker, ProfileHandler, Reads, ResponseHook, Scorer
 from epp.contract.plugins import PluginSpec, spec_of
 from epp.testing import make_plugin
 
@@ -24,6 +24,7 @@ PROTOCOLS = {
     Kind.FILTER: Filter,
     Kind.PICKER: Picker,
     Kind.PROFILE_HANDLER: ProfileHandler,
+    Kind.PASSIVE: ResponseHook,
 }
 
 
@@ -64,6 +65,19 @@ TABLE = [
     Declared("pickers.random", "random-picker", Kind.PICKER, Reads.NOTHING, COUNT),
     Declared("pickers.weighted_random", "weighted-random-picker", Kind.PICKER, Reads.NOTHING, COUNT),
     Declared("handlers.single_profile", "single-profile-handler", Kind.PROFILE_HANDLER, any_parameters=True),
+    Declared(
+        "filters.header_based_testing",
+        "header-based-testing-filter",
+        Kind.FILTER,
+        parameters={"required": True, "inTurn": False},
+    ),
+    Declared(
+        "responses.destination_endpoint_served",
+        "destination-endpoint-served-verifier",
+        Kind.PASSIVE,
+        Reads.RESPONSE_HEADERS,
+        {"pool": ""},
+    ),
 ]
 every_plugin = pytest.mark.parametrize("declared", TABLE, ids=lambda declared: declared.type)
 
@@ -119,7 +133,7 @@ def test_of_this_package_only_the_public_face_is_imported(declared: Declared) ->
     assert {name for name in imported if name and name.startswith("epp")} == {"epp.api"}
 
 
-@pytest.mark.parametrize("folder", ["scorers", "pickers", "handlers"])
+@pytest.mark.parametrize("folder", ["scorers", "pickers", "handlers", "filters", "responses"])
 def test_the_table_is_complete(folder: str) -> None:
     files = (Path(epp.plugins.__path__[0]) / folder).glob("[a-z]*.py")
     assert {f"{folder}.{file.stem}" for file in files} == {d.module for d in TABLE if d.module.startswith(folder)}
