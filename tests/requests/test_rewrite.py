@@ -60,7 +60,8 @@ def test_only_the_model_is_exchanged(
     given_body = before + quoted(old, escapes) + after
     made = with_model(given_body, new)
     assert made is not None
-    assert made.startswith(before) and made.endswith(after)
+    assert made.startswith(before)
+    assert made.endswith(after)
     assert json.loads(made[len(before) : len(made) - len(after)]) == new
     assert json.loads(made) == {**json.loads(given_body), "model": new}
 
