@@ -38,6 +38,9 @@ class TlsSource:
     * min_version: "TLSv1.2" or "TLSv1.3"; HTTP/2 allows nothing older
     * cipher_suites: OpenSSL's names, for TLS 1.2; none for OpenSSL's own choice. What this OpenSSL was built without
       is left out with a warning
+    * protocols: for ALPN
+    * client_ca_file: certificates, PEM; a client must show one that they sign or that is among them. None: no client is
+      asked
 
     Raises StartError when anything of it cannot be used.
     """
@@ -48,14 +51,18 @@ class TlsSource:
         *,
         min_version: Literal["TLSv1.2", "TLSv1.3"] = "TLSv1.2",
         cipher_suites: Sequence[str] = (),
+        protocols: Sequence[str] = ("h2",),
+        client_ca_file: Path | None = None,
     ) -> None:
+        self._protocols = list(protocols)
+        self._client_ca_file = client_ca_file
         self._directory = None if directory is None else Path(directory)
         self._minimum = _VERSIONS[min_version]
         self._ciphers = _offered(cipher_suites)
-        self._pem = self_signed() if self._directory is None else _read(self._directory)
-        self._digest = _digest(*self._pem)
+        self._parts = self._read_parts()
+        self._digest = _digest(*self._parts)
         try:
-            self._newest = self._build(*self._pem)
+            self._newest = self._build(*self._parts)
         except (ssl.SSLError, ValueError) as error:
             raise StartError(_unusable(self._directory, error)) from error
         self._tried = self._digest
@@ -69,36 +76,41 @@ class TlsSource:
 
     def pem(self) -> tuple[bytes, bytes]:
         """The certificate chain and the key in use, PEM."""
-        return self._pem
+        return self._parts[:2]
 
     def context(self) -> ssl.SSLContext:
-        """The server context: ALPN h2, no client certificates. Stays right over reloads."""
+        """The server context of a listener. Stays right over reloads."""
         if self._given is None:
-            self._given = self._build(*self._pem)
+            self._given = self._build(*self._parts)
             # OpenSSL asks this for every ClientHello, whether it names a server or not.
             self._given.sni_callback = self._hand_over
         return self._given
 
+    @property
+    def newest(self) -> ssl.SSLContext:
+        """The server context for a connection that begins now."""
+        return self._newest
+
     def reload_if_changed(self) -> bool:
-        """Read the directory again; true when another certificate is in use now. Blocks for two small reads.
+        """Read the files again; true when others are in use now. Blocks for two or three small reads.
 
         What cannot be used is logged once and not used; the last good certificate stays.
         """
         if self._directory is None:
             return False
         try:
-            pem = _read(self._directory)
-            digest = _digest(*pem)
+            parts = self._read_parts()
+            digest = _digest(*parts)
             if digest in (self._digest, self._tried):
                 if digest == self._digest:
                     self._complaint = ""
                 return False
             self._tried = digest
-            self._newest = self._build(*pem)
+            self._newest = self._build(*parts)
         except (StartError, ssl.SSLError, ValueError) as error:
             self._complain(str(error) if isinstance(error, StartError) else _unusable(self._directory, error))
             return False
-        self._pem, self._digest = pem, digest
+        self._parts, self._digest = parts, digest
         self._complaint = ""
         log.info("the certificate in %s was replaced, new connections get it", self._directory)
         return True
@@ -112,12 +124,23 @@ class TlsSource:
     def _hand_over(self, connection: ssl.SSLObject, server_name: str | None, context: ssl.SSLContext) -> None:
         connection.context = self._newest
 
-    def _build(self, certificate: bytes, key: bytes) -> ssl.SSLContext:
+    def _read_parts(self) -> tuple[bytes, bytes, bytes]:
+        certificate, key = self_signed() if self._directory is None else _read(self._directory)
+        if self._client_ca_file is None:
+            return certificate, key, b""
+        try:
+            return certificate, key, self._client_ca_file.read_bytes()
+        except OSError as error:
+            raise StartError(f"cannot read the client CA file {self._client_ca_file}: {error.strerror}") from error
+
+    def _build(self, certificate: bytes, key: bytes, client_ca: bytes) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = self._minimum
         if self._ciphers:
             context.set_ciphers(self._ciphers)
-        context.set_alpn_protocols(["h2"])
+        context.set_alpn_protocols(self._protocols)
+        if self._client_ca_file is not None:
+            _ask_clients(context, client_ca, self._client_ca_file)
         # Two files, so that a key where the certificate should be is a mistake here as it is for gRPC.
         with _as_file(certificate) as certificate_path, _as_file(key) as key_path:
             context.load_cert_chain(certificate_path, key_path, password=_no_password)
@@ -127,6 +150,18 @@ class TlsSource:
         if complaint != self._complaint:
             self._complaint = complaint
             log.error("%s; the last good certificate stays in use", complaint)
+
+
+def _ask_clients(context: ssl.SSLContext, client_ca: bytes, path: Path) -> None:
+    context.verify_mode = ssl.CERT_REQUIRED
+    # As in Go, each certificate of the file is trusted as it is, whatever it may sign.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        context.load_verify_locations(cadata=client_ca.decode("ascii", "ignore"))
+    except (ssl.SSLError, ValueError) as error:
+        raise StartError(
+            f"cannot use the client CA file {path}: it holds no certificates that fit in PEM form"
+        ) from error
 
 
 def _offered(cipher_suites: Sequence[str]) -> str:
@@ -161,8 +196,8 @@ def _read(directory: Path) -> tuple[bytes, bytes]:
     return found[0], found[1]
 
 
-def _digest(certificate: bytes, key: bytes) -> bytes:
-    return hashlib.sha256(len(certificate).to_bytes(8, "big") + certificate + key).digest()
+def _digest(*parts: bytes) -> bytes:
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
 
 
 def _unusable(directory: Path | None, error: Exception) -> str:
