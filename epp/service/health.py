@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gRPC health protocol, for every name a probe of any release asks for.
 
-    liveness                                      always SERVING: restarting us mends nothing about the pool
-    "", the ext_proc service, inference-extension SERVING once discovery has synced, even with no endpoint ready
-    readiness                                     SERVING when there is something to pick
+    liveness                 always SERVING: restarting us mends nothing about the pool
+    inference-extension      SERVING once discovery has synced, even with no endpoint ready
+    "", the ext_proc service the same, where we are active: not standing by for another replica that leads
+    readiness                the same, when there is something to pick
 
-While draining all but liveness say NOT_SERVING. Other names get NOT_FOUND. The same answers are given on the health
-port (plaintext) and on the ext_proc port.
+inference-extension asks nothing of leadership. It is probed for liveness as well as readiness, by charts that mean one
+replica: standbys must not be restarted for standing by, while two ready ones do no harm. (The Go EPP knows no such
+name when it elects a leader.) While draining all but liveness say NOT_SERVING. Other names get NOT_FOUND. The same
+answers are given on the health port (plaintext) and on the ext_proc port.
 """
 
 from __future__ import annotations
@@ -26,16 +29,20 @@ NOT_FOUND = 5
 LIVENESS = "liveness"
 READINESS = "readiness"
 _MISSING = "the request is missing"
-SYNCED_NAMES = ("", "envoy.service.ext_proc.v3.ExternalProcessor", "inference-extension")
+EXTENSION = "inference-extension"
+NAMES = (LIVENESS, READINESS, "", "envoy.service.ext_proc.v3.ExternalProcessor", EXTENSION)
 
 
 class Health:
-    """What we say of ourselves. `synced` and `pickable` are asked at every probe; call `changed` when they may
-    have changed, so that watchers hear of it."""
+    """What we say of ourselves. `synced`, `pickable` and `active` are asked at every probe; call `changed` when they
+    may have changed, so that watchers hear of it. `active` is False in a replica that stands by."""
 
-    def __init__(self, synced: Callable[[], bool], pickable: Callable[[], bool]) -> None:
+    def __init__(
+        self, synced: Callable[[], bool], pickable: Callable[[], bool], active: Callable[[], bool] = lambda: True
+    ) -> None:
         self._synced = synced
         self._pickable = pickable
+        self._active = active
         self._draining = False
         self._watchers: set[_Watch] = set()
 
@@ -53,11 +60,15 @@ class Health:
         """The status of `name`, None when nobody knows it."""
         if name == LIVENESS:
             return SERVING
-        if name == READINESS:
-            return SERVING if self._synced() and self._pickable() and not self._draining else NOT_SERVING
-        if name in SYNCED_NAMES:
-            return SERVING if self._synced() and not self._draining else NOT_SERVING
-        return None
+        if name not in NAMES:
+            return None
+        serving = (
+            not self._draining
+            and self._synced()
+            and (name != READINESS or self._pickable())
+            and (name == EXTENSION or self._active())
+        )
+        return SERVING if serving else NOT_SERVING
 
     def changed(self) -> None:
         """Tell watchers whose status is another one now."""
@@ -103,7 +114,7 @@ class _Check(_Unary):
             return
         status = self._health.status(name)
         if status is None:
-            known = ", ".join((LIVENESS, READINESS, *SYNCED_NAMES[1:]))
+            known = ", ".join(filter(None, NAMES))
             self._reply.finish(NOT_FOUND, f"unknown service {name!r}; known: {known} and the empty name")
             return
         self._reply.send(HealthCheckResponse(status=status).SerializeToString())
@@ -113,7 +124,7 @@ class _Check(_Unary):
 class _List(_Unary):
     def message(self, data: bytes) -> None:
         out = HealthListResponse()
-        for name in (LIVENESS, READINESS, *SYNCED_NAMES):
+        for name in NAMES:
             out.statuses[name].status = self._health.status(name) or NOT_SERVING
         self._reply.send(out.SerializeToString())
         self._reply.finish(OK)
