@@ -19,6 +19,8 @@ from epp.accesslog import AccessLogs
 from epp.config.build import Assembly, assemble
 from epp.config.catalog import Catalog
 from epp.config.configuration import Configuration
+from epp.config.conformance import SOURCE as CONFORMANCE
+from epp.config.conformance import conformance_text
 from epp.config.load import load_text, read_text
 from epp.config.reload import ConfigWatcher
 from epp.contract.discovery import EndpointSpec
@@ -140,6 +142,12 @@ class ServedPool:
         text, source = options.config_text, "--config-text"
         if options.config_file is not None:
             text, source = read_text(options.config_file), str(options.config_file)
+        if options.conformance:
+            log.warning(
+                "conformance mode: clients choose endpoints with the header test-epp-endpoint-selection, and responses "
+                "name endpoints; if this is no test of a gateway, give a configuration or --conformance=off"
+            )
+            return text, self.check(conformance_text(options.pool_name), CONFORMANCE)
         if not text:
             log.info("no configuration was given (--config-file or --config-text): using the built-in one")
             return text, self.check("", "built-in configuration")

@@ -109,6 +109,9 @@ def test_newest_names_are_known() -> None:
             ["--metrics-cert-dir=a", "--metrics-endpoint-auth=false"],
             "--metrics-cert-dir needs --metrics-client-ca-file or --metrics-endpoint-auth=true",
         ),
+        (["--conformance=yes"], "must be one of auto, on, off"),
+        (["--conformance=on", "--config-text=x"], "--conformance=on and --config-text exclude each other: name its"),
+        (["--conformance=on", "--config-file=x"], "--conformance=on and --config-file exclude each other: name its"),
         (["--metrics-port=9002"], "--grpc-port and --metrics-port are both 9002"),
         (["--pool-name", "x", "--a\x1b[31m\nb"], r"unknown flag: --a\x1b[31m\nb;"),
     ],
@@ -229,7 +232,7 @@ def test_meanings(argv: list[str], expected: dict[str, Any]) -> None:
         ("GRPC_PORT", "1", {"grpc_port": 1}),
         ("GRPC_HEALTH_PORT", "1", {"grpc_health_port": 1}),
         ("DESTINATION_ENDPOINT_HINT_KEY", "x-a", {"destination_endpoint_hint_key": "x-a"}),
-        ("POOL_NAME", "p", {"pool_name": "p"}),
+        ("POOL_NAME", "p", {"pool_name": "p", "conformance": True}),
         ("POOL_NAMESPACE", "n", {"pool_namespace": "n"}),
         ("NAMESPACE", "n", {"pool_namespace": "n"}),
         ("POD_NAME", "epp-1", {"pod_name": "epp-1"}),
@@ -315,6 +318,39 @@ def test_help_has_pflags_shape() -> None:
     assert max(len(line) for line in lines) < 240
     (line,) = (line for line in lines if " --v int" in line)
     assert line.endswith("(default 2)")
+
+
+FIXTURE = split("--pool-name P --pool-namespace N --zap-encoder json --grpc-port 9002 --grpc-health-port 9003")
+
+
+@pytest.mark.parametrize(
+    ("argv", "on"),
+    [
+        (FIXTURE, True),
+        ([*FIXTURE, "--v", "4", "--metrics-port=1", "--kubeconfig=k"], True),
+        ([*FIXTURE, "--conformance=off"], False),
+        ([*FIXTURE, "--config-text", "plugins: []"], False),
+        ([*FIXTURE, "--config-file=c"], False),
+        ([*FIXTURE, "--endpoints=10.0.0.1:1"], False),
+        ([*FIXTURE, "--endpoints-file=e"], False),
+        # KServe with a configuration that somebody took away.
+        ([*FIXTURE, "--secure-serving", "--cert-path", "/etc/ssl/certs"], False),
+        ([*FIXTURE, "--ha-enable-leader-election"], False),
+        ([*FIXTURE, "--endpoints-file=e", "--conformance=on"], True),
+        (["--conformance=on"], True),
+        (["--conformance=auto"], False),
+        (["--grpc-port=9002"], False),
+    ],
+)
+def test_conformance_is_taken_for_granted_of_the_fixtures_command_line_alone(argv: list[str], on: bool) -> None:
+    options = parse(argv, {})
+    assert (options.conformance, options.warnings) == (on, ())
+
+
+def test_conformance_that_sees_no_response_says_so() -> None:
+    options = parse([*FIXTURE, "--conformance=on", "--response-phase=release"], {})
+    [warning] = options.warnings
+    assert warning.startswith("with --response-phase=release no response says which endpoint answered")
 
 
 def test_unknown_flags_are_told_before_help() -> None:

@@ -18,6 +18,12 @@ from epp.service.flags.table import FLAGS, VARIABLES
 _DEFAULT_VERBOSITY = 2
 _SHORTEST_REFRESH_S = 0.05
 _MOST_TARGET_PORTS = 8
+_FIXTURE = frozenset((
+    "pool-name", "pool-namespace", "pool-group", "kubeconfig", "grpc-port", "grpc-health-port", "metrics-port",
+    "bind-address", "v", "zap-encoder", "zap-devel", "zap-log-level", "zap-stacktrace-level", "zap-time-encoding",
+    "conformance",
+))  # fmt: skip
+"""What may be said at a start that is taken for the conformance tests'."""
 
 
 def settle(given: Mapping[str, Any], environ: Mapping[str, str], notes: list[str]) -> Options:
@@ -37,6 +43,7 @@ def settle(given: Mapping[str, Any], environ: Mapping[str, str], notes: list[str
     fields["grpc_max_recv_msg_bytes"] = values["grpc-max-recv-msg-size"] or None
     fields["grpc_max_send_msg_bytes"] = values["grpc-max-send-msg-size"] or None
     fields["config_text"] = values["config-text"] or None
+    fields["conformance"] = _conformance(values, given, notes)
     fields["without_effect"] = tuple(sorted(row.name for row in rows if not row.effective and given.get(row.name)))
     fields["warnings"] = tuple(notes)
     return Options(**fields)
@@ -77,6 +84,24 @@ def _check_exclusions(values: Mapping[str, Any], given: Mapping[str, Any], notes
         notes.append("--cert-path is not used, because --secure-serving is false")
     if values["enable-cert-reload"] and values["secure-serving"] and not values["cert-path"]:
         notes.append("--enable-cert-reload has nothing to read again without --cert-path")
+
+
+def _conformance(values: Mapping[str, Any], given: Mapping[str, Any], notes: list[str]) -> bool:
+    """Whether the conformance tests' configuration is meant: asked for, or started as their fixture starts it.
+
+    The fixture says nothing but names, ports and how to log. Whoever says anything else serves real clients.
+    """
+    wanted, own = values["conformance"], "config-file" if values["config-file"] else "config-text"
+    if wanted == "on" and values[own]:
+        raise UsageError(
+            f"--conformance=on and --{own} exclude each other: name its plugins in the configuration, "
+            "header-based-testing-filter and destination-endpoint-served-verifier"
+        )
+    alike = bool(values["pool-name"]) and given.keys() <= _FIXTURE
+    on = wanted == "on" or (wanted == "auto" and alike)
+    if on and values["response-phase"] == "release":
+        notes.append("with --response-phase=release no response says which endpoint answered (--conformance)")
+    return on
 
 
 def _tls(values: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

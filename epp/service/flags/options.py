@@ -127,6 +127,8 @@ class Options:
     config_file: Path | None
     config_text: str | None
     """YAML or JSON; never given together with `config_file`."""
+    conformance: bool
+    """Run the configuration of the conformance tests: requests choose endpoints. Never with one of the person's own."""
     plugin_dirs: tuple[Path, ...]
     allow_experimental_plugins: bool
     strict: bool

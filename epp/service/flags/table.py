@@ -149,6 +149,10 @@ _SIGNALS = (
 _CONFIGURATION = (
     Flag("config-file", "path", "", "file of the EndpointPickerConfig"),
     Flag("config-text", "string", "", "the EndpointPickerConfig itself, instead of a file", field=""),
+    Flag("conformance", "choice", "auto",
+         "clients choose endpoints by header, for conformance tests of gateways: on, off, or auto (on when only"
+         " names, ports and logging are given)",
+         field="", choices=("auto", "on", "off")),
     Flag("plugin-dir", "paths", "", "directory whose .py files are plugins; repeatable", field="plugin_dirs"),
     Flag("allow-experimental-plugins", "bool", "false", "permit plugins of alpha stability", effective=False),
     Flag("strict", "bool", "false", "refuse unknown parameters of old plugins instead of warning"),
