@@ -45,10 +45,12 @@ def admin(missing: list[str | None] | None = None, host: str = HOST) -> Iterator
         log.close()
 
 
-def get(port: int, path: str, method: str = "GET", host: str = HOST) -> tuple[int, dict[str, str], bytes]:
+def get(
+    port: int, path: str, method: str = "GET", host: str = HOST, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection(host, port, timeout=10)
     try:
-        connection.request(method, path)
+        connection.request(method, path, headers=headers or {})
         response = connection.getresponse()
         return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
     finally:
