@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HTTP to the API server: one session, a credential with every request, bodies of bounded size, errors of one line.
+
+aiohttp is loaded by the first request. Answers are asked for uncompressed: unpacking a list would hold the loop longer
+than the network takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from epp import __version__
+from epp.contract.errors import StartError
+from epp.kube.access import Access
+from epp.kube.answers import Request, no_answer, read_status, refusal, unreadable
+from epp.kube.credentials import Credential
+from epp.kube.errors import Unauthorized, Unreachable
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse, ClientSession
+
+_MOST_BODY_BYTES = 256 * 1024 * 1024
+_KEEP_ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+"""A peer that vanished without a word is noticed after 30 + 3 x 10 s of silence."""
+
+
+class Sender:
+    """Sends requests to one API server. `timeout_s` bounds a request; of a stream, the wait for its head."""
+
+    def __init__(self, access: Access, *, timeout_s: float) -> None:
+        self._access = access
+        self._timeout_s = timeout_s
+        self._session: ClientSession | None = None
+        self._closed = False
+
+    async def fetch(
+        self,
+        request: Request,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> bytes:
+        """The body of a good answer; `ApiError` for every other."""
+        response = await self._open(request, method, path, query or {}, body, self._timeout_s)
+        try:
+            return await self._body(request, response)
+        finally:
+            response.release()
+
+    async def stream(
+        self, request: Request, path: str, query: Mapping[str, str], *, whole_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """The body of a good answer as it arrives, after an empty piece that says that there is one.
+
+        Ends with the answer, or with `Unreachable` when it breaks off or takes longer than `whole_s`.
+        """
+        response = await self._open(request, "GET", path, query, None, whole_s)
+        try:
+            _notice_silence(response)
+            yield b""
+            chunks = response.content.iter_any()
+            while chunk := await self._next(request, chunks):
+                yield chunk
+        finally:
+            response.close()
+
+    async def close(self) -> None:
+        """Ends all connections. No request can be made any more."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    async def _next(self, request: Request, chunks: Any) -> bytes:
+        """The next piece, b"" at the end."""
+        from aiohttp import ClientError
+
+        try:
+            piece: bytes = await anext(chunks, b"")
+        except (ClientError, OSError) as error:
+            raise no_answer(request, self._access.server, error) from None
+        return piece
+
+    async def _body(self, request: Request, response: ClientResponse) -> bytes:
+        pieces, held_bytes = [], 0
+        chunks = response.content.iter_any()
+        while piece := await self._next(request, chunks):
+            pieces.append(piece)
+            held_bytes += len(piece)
+            if held_bytes > _MOST_BODY_BYTES:
+                raise unreadable(request, f"the answer is longer than {_MOST_BODY_BYTES} bytes")
+        return b"".join(pieces)
+
+    async def _open(
+        self, request: Request, method: str, path: str, query: Mapping[str, str], body: bytes | None, whole_s: float
+    ) -> ClientResponse:
+        """A good answer, whose body is still to be read. A refused credential is renewed once."""
+        credentials = self._access.credentials
+        shown = await credentials.current()
+        response = await self._send(request, method, path, query, body, whole_s, shown)
+        if response.status == 401:
+            credentials.refused(shown)
+            newer = await self._renewed(response)
+            if newer != shown:
+                response.close()
+                response = await self._send(request, method, path, query, body, whole_s, newer)
+        if 200 <= response.status < 300:
+            return response
+        try:
+            status = read_status(await self._body(request, response))
+        finally:
+            response.close()
+        raise refusal(request, response.status, status, response.headers, self._access.origin)
+
+    async def _renewed(self, response: ClientResponse) -> Credential:
+        try:
+            return await self._access.credentials.current()
+        except BaseException:
+            response.close()
+            raise
+
+    async def _send(
+        self,
+        request: Request,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        body: bytes | None,
+        whole_s: float,
+        credential: Credential,
+    ) -> ClientResponse:
+        from aiohttp import ClientError, ClientTimeout
+        from yarl import URL
+
+        if self._closed:
+            raise Unreachable(f"{request}: the connection to {self._access.server} was closed", verb=request.verb)
+        headers = {"Authorization": f"Bearer {credential.token}"} if credential.token else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        url = self._access.server + quote(path) + (f"?{urlencode(query)}" if query else "")
+        options: dict[str, Any] = {}
+        try:
+            if self._access.tls is not None:
+                options["ssl"] = self._access.tls.context(credential)
+                options["server_hostname"] = self._access.tls.server_name or None
+            async with asyncio.timeout(self._timeout_s):
+                return await self._opened_session().request(
+                    method,
+                    URL(url, encoded=True),
+                    headers=headers,
+                    data=body,
+                    timeout=ClientTimeout(total=whole_s),
+                    allow_redirects=False,
+                    **options,
+                )
+        except StartError as error:
+            raise Unauthorized(f"{request}: {error}", verb=request.verb, resource=request.resource) from None
+        except (ClientError, OSError, ValueError) as error:
+            raise no_answer(request, self._access.server, error) from None
+
+    def _opened_session(self) -> ClientSession:
+        if self._session is None:
+            from aiohttp import ClientSession, DummyCookieJar, TCPConnector
+
+            self._session = ClientSession(
+                # Every watch holds a connection for itself.
+                connector=TCPConnector(limit=0),
+                cookie_jar=DummyCookieJar(),
+                headers={
+                    "Accept": "application/json",
+                    "Accept-Encoding": "identity",
+                    "User-Agent": f"epp/{__version__}",
+                },
+            )
+        return self._session
+
+
+def _notice_silence(response: ClientResponse) -> None:
+    """Has the kernel ask now and then whether the peer is there; a watch may be silent for minutes and well."""
+    transport = response.connection.transport if response.connection is not None else None
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
