@@ -11,7 +11,7 @@ MAX_NAME = 253
 """The longest name of a Lease. Its parts between dots may be longer than a DNS label's 63 characters."""
 
 _DIGEST = 10
-_OF_DEPLOYMENT = re.compile(r"(.+)-[a-z0-9]+-[a-z0-9]+")
+_OF_DEPLOYMENT = re.compile(r"(.+)-[a-z0-9]+-[a-z0-9]{5}")
 _OF_STATEFUL_SET = re.compile(r"(.+)-[0-9]+")
 
 
