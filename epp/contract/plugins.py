@@ -57,6 +57,7 @@ class Kind(enum.Enum):
     PROFILE_HANDLER = "profile handler"
     PRODUCER = "producer"
     DISCOVERY = "discovery"
+    DETECTOR = "saturation detector"
     PASSIVE = "passive"
 
 
@@ -111,6 +112,15 @@ class Producer(Protocol):
 
     def produce(self, request: InferenceRequest, endpoints: Endpoints) -> Awaitable[None] | None:
         """Publish on the request. Returns an awaitable only when something must be waited for."""
+        ...
+
+
+@runtime_checkable
+class SaturationDetector(Protocol):
+    """Says how full the pool is."""
+
+    def saturation(self, endpoints: Endpoints) -> float:
+        """0 for an idle pool; from 1 on requests with a priority below 0 are refused. `endpoints` may be empty."""
         ...
 
 

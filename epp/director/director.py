@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Sequence
 
 from epp.contract.endpoints import Clock, Endpoints
 from epp.contract.errors import ServiceUnavailable
+from epp.contract.models import Models
 from epp.contract.requests import InferenceRequest
-from epp.director.headers import SUBSET_KEY, SUBSET_NAMESPACE, WORKER_HEADERS
+from epp.director.headers import SHOW_BODIES, SUBSET_KEY, SUBSET_NAMESPACE, WORKER_HEADERS
 from epp.director.life import Life
 from epp.director.plan import Plan, Settings
+from epp.director.response import Response
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
 from epp.extproc import BodyMode, HttpRequest, Route, Watch
 from epp.observe.recorder import Recorder
+from epp.requests.restore import ModelNames
 
 log = logging.getLogger("epp.director")
 
@@ -25,7 +29,8 @@ _REMOVED = tuple(sorted(WORKER_HEADERS))
 
 
 class Director:
-    """Opens a `Life` for every stream. `plan` may be replaced at any time: a request keeps the one it started with."""
+    """Opens a `Life` for every stream. `plan` and `models` may be replaced at any time: a request keeps what it started
+    with. `rng` draws among the models of a rewrite."""
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Director:
         clock: Clock,
         new_request_id: Callable[[], str],
         settings: Settings,
+        rng: random.Random | None = None,
     ) -> None:
         self.pool = pool
         self.plan = plan
@@ -45,9 +51,11 @@ class Director:
         self.clock = clock
         self.new_request_id = new_request_id
         self.settings = settings
+        self.models = Models()
+        self.rng = rng or random.Random()
         self.arrived: Callable[[], None] = _nobody
         """Told of every request, before it is read."""
-        self._told: set[BodyMode] = set()
+        self._told: set[object] = set()
         self._routes: dict[Watch, dict[str, Route]] = {watch: {} for watch in Watch}
 
     def open(self) -> Life:
@@ -66,10 +74,36 @@ class Director:
             self._told.add(mode)
             log.warning(
                 "Envoy shows no request bodies (request_body_mode %s): they are routed without their prompts, so %s "
-                "has nothing to go by; set processing_mode.request_body_mode to FULL_DUPLEX_STREAMED or BUFFERED",
+                "has nothing to go by; %s",
                 mode.name,
                 ", ".join(guarded.name for guarded in self.plan.producers),
+                SHOW_BODIES,
             )
+
+    def model_kept(self, why: str) -> None:
+        """A rule or a header asks for another model in a body that cannot be changed; said once for each reason."""
+        self.say_once(f"the model of some requests is not rewritten, they go on with their client's: {why}")
+
+    def answer_seen(self, http: HttpRequest) -> bool:
+        """Whether Envoy shows the bodies of responses, in which a rewritten model's name can be put back."""
+        if http.response_mode is BodyMode.NONE:
+            self.say_once(
+                "answers name the model that was asked for in the place of the client's: Envoy shows no response "
+                "bodies (response_body_mode NONE); set processing_mode.response_body_mode to FULL_DUPLEX_STREAMED"
+            )
+        return http.response_mode is not BodyMode.NONE
+
+    def names_in(self, request: InferenceRequest, response: Response) -> ModelNames | None:
+        """What puts the client's name of its model back into `response`, None when that is no text we can read."""
+        if response.encoded:
+            self.say_once("answers with a content-encoding keep the name of the model that was asked for")
+        return ModelNames(request.target_model, request.model) if response.readable else None
+
+    def say_once(self, text: str) -> None:
+        """Warn, unless that was said before."""
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
 
     def route_to(self, addresses: str, watch: Watch = Watch.BODY) -> Route:
         """The plain answer that names `addresses`; one object for each, so that it is serialised once."""

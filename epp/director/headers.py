@@ -13,6 +13,8 @@ SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 DROPPED_REASON = "x-llm-d-request-dropped-reason"
 UPSTREAM_TIME = "x-envoy-upstream-service-time"
 """Envoy's router sets it on what an upstream answered, and not on what it answers itself."""
+SHOW_BODIES = "set processing_mode.request_body_mode to FULL_DUPLEX_STREAMED or BUFFERED"
+"""What to do where Envoy shows no request bodies."""
 WENT_INTO_RESPONSE = (("x-went-into-resp-headers", b"true"),)
 WORKER_HEADERS = frozenset(
     ("x-prefiller-host-port", "x-encoder-hosts-ports", "x-data-parallel-host-port", "x-kv-cache-source-host-port")

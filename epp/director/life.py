@@ -2,7 +2,8 @@
 """The life of one request, from Envoy's first message to the release of what it held. Read this file first.
 
     Life.request            the request is here as far as Envoy shows it: headers, and the body if there is one
-      read                  bytes -> InferenceRequest, once                       (epp.requests)
+      read                  bytes -> InferenceRequest, once; which model to ask for (epp.requests)
+      admit                 the sheddable are refused while the pool is saturated (plugins)
       candidates            the pool, or the subset Envoy names                   (epp.endpoints)
       producers             compute what scorers read; only here may it wait      (plugins)
       schedule              filters, scorers, picker -> Decision                  (epp.scheduling)
@@ -14,7 +15,7 @@
 
 Invariants: from reading the candidates to charging the chosen one nothing awaits, so two requests of one burst never
 see the same picture. Whatever fails, the request is answered with one line in the error envelope, and nothing else is
-disturbed. The body's bytes are forwarded as they came.
+disturbed. The body's bytes are forwarded as they came, but for the model's name where another one is asked for.
 """
 
 from __future__ import annotations
@@ -27,21 +28,23 @@ from typing import TYPE_CHECKING, Any
 
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoints
-from epp.contract.errors import BadRequest, BodyTooLarge, Internal, RequestError, ServiceUnavailable
+from epp.contract.errors import Internal, RequestError
 from epp.contract.plugins import Producer
 from epp.contract.requests import Cause, Completion, InferenceRequest, ResponseHead
+from epp.director.admission import admit
 from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, echo
 from epp.director.heads import added_headers
 from epp.director.held import Held
 from epp.director.producing import finish, produce
+from epp.director.reading import plain_body, read_request
 from epp.director.response import Response
 from epp.director.telling import DECISION, summary, with_scores
 from epp.director.unwatched import UNREACHED_S
 from epp.endpoints.lease import Lease
-from epp.extproc import BodyMode, End, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
+from epp.extproc import End, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 from epp.observe.recorder import Record, Series
 from epp.requests.encoding import decode, is_encoded
-from epp.requests.parser import OPAQUE, request_path
+from epp.requests.restore import ModelNames
 from epp.scheduling.guard import Guarded
 
 if TYPE_CHECKING:
@@ -53,16 +56,12 @@ FAILED_STATUS = 400
 """From here on a response is short: its end is not waited for when only its headers are watched."""
 INLINE_DECODE_BYTES = 64 * 1024
 """A compressed body longer than this is inflated in a thread."""
-_BLIND = (BodyMode.NONE, BodyMode.STREAMED)
-"""Modes in which a request is routed before its body is seen."""
 _CAUSES = {
     End.COMPLETE: Cause.COMPLETE,
     End.UNWATCHED: Cause.COMPLETE,
     End.GONE: Cause.CLIENT_GONE,
     End.FAILED: Cause.ERROR,
 }
-
-
 _NO_METADATA: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -70,8 +69,8 @@ class Life:
     """One HTTP request, as `extproc.Handler`."""
 
     __slots__ = (
-        "_decision", "_director", "_lease", "_metadata", "_new_id", "_plan", "_received_s", "_record", "_request",
-        "_response", "_series", "_watch",
+        "_decision", "_director", "_lease", "_metadata", "_names", "_new_body", "_new_id", "_plan", "_received_s",
+        "_record", "_request", "_response", "_series", "_watch",
     )  # fmt: skip
 
     def __init__(self, director: Director) -> None:
@@ -86,6 +85,8 @@ class Life:
         self._response: Response | None = None
         self._metadata: Mapping[str, Mapping[str, Any]] = _NO_METADATA
         self._new_id = False
+        self._new_body: bytes | None = None
+        self._names: ModelNames | None = None
         self._watch = Watch.BODY
 
     def request(self, http: HttpRequest) -> Outcome | Awaitable[Outcome]:
@@ -94,7 +95,7 @@ class Life:
             encoding = http.headers.get("content-encoding") if http.body else None
             if is_encoded(encoding) and len(http.body or b"") > INLINE_DECODE_BYTES:
                 return self._decode_and_route(http, encoding or "")
-            return self._route(http, self._read(http, self._plain_body(http)))
+            return self._route(http, self._read(http, plain_body(http, self._director.settings.body_limit_bytes)))
         except Exception as error:
             return self._answer_to(error)
 
@@ -107,61 +108,24 @@ class Life:
         except Exception as error:
             return self._answer_to(error)
 
-    def _plain_body(self, http: HttpRequest) -> bytes | None:
-        body, limit = http.body, self._director.settings.body_limit_bytes
-        if http.headers_fixed:
-            # No endpoint can be named any more; routed nowhere, the answer would make an endpoint look dead.
-            raise BadRequest(f"trailers but no body: body mode {http.mode.name} cannot route that; send a body")
-        if not body:
-            return None
-        if http.crowded:
-            raise ServiceUnavailable(
-                "too many request bodies are on their way at once; try again, or send smaller ones",
-                reason="rejected-saturated",
-            )
-        if len(body) > limit or (not http.body_complete and http.mode is BodyMode.FULL_DUPLEX_STREAMED):
-            raise BodyTooLarge(f"the body is longer than {limit} bytes; raise --max-body-size")
-        encoding = http.headers.get("content-encoding")
-        return decode(body, encoding or "", limit) if is_encoded(encoding) else body
-
     def _read(self, http: HttpRequest, body: bytes | None) -> InferenceRequest:
-        headers = http.headers
-        path = request_path(headers)
-        parsed = OPAQUE
-        if body is not None:
-            try:
-                parsed = self._plan.parser.parse(path, body)
-            except BadRequest:
-                # A body that Envoy cut short is routed on what can be known: its load.
-                if http.body_complete:
-                    raise
-        elif http.mode in _BLIND and headers.get(":method") == "POST":
-            self._director.body_unseen(http.mode)
-        request_id = headers.get("x-request-id")
+        request_id = http.headers.get("x-request-id")
         if not request_id:
             request_id = self._director.new_request_id()
             self._new_id = True
-        model = parsed.model or headers.get("x-ai-eg-model", "")
-        fairness = headers.get("x-llm-d-inference-fairness-id") or headers.get("x-gateway-inference-fairness-id")
-        self._request = request = InferenceRequest(
-            request_id=request_id,
-            headers=headers,
-            path=path,
-            model=model,
-            target_model=model,
-            stream=parsed.stream,
-            prompts=parsed.prompts,
-            cache_salt=parsed.cache_salt,
-            max_output_tokens=parsed.max_output_tokens,
-            fairness_id=fairness or "default-flow",
-            body_bytes=len(http.body or b""),
-            received_s=self._received_s,
-        )
+        parser, received_s = self._plan.parser, self._received_s
+        request, self._new_body = read_request(self._director, parser, http, body, request_id, received_s)
+        self._request = request
         self._series = self._director.recorder.started(request)
         return request
 
     def _route(self, http: HttpRequest, request: InferenceRequest) -> Outcome | Awaitable[Outcome]:
-        if self._plan.watch is not Watch.BODY:
+        if request.priority < 0:
+            admit(self._director, self._plan)
+        if self._new_body is not None and self._director.answer_seen(http):
+            # The answer names the endpoint's model, so it must be seen to its end.
+            self._watch = Watch.BODY
+        elif self._plan.watch is not Watch.BODY:
             self._watch = self._director.watch(http, request, self._plan.watch)
         candidates = self._director.candidates(http)
         for position, guarded in enumerate(self._plan.producers):
@@ -213,9 +177,10 @@ class Life:
         addresses = ",".join([endpoint.address for endpoint in decision.result.targets])
         route = director.route_to(addresses, self._watch)
         settings = director.settings
-        hooks = self._plan.response_hooks
-        if not (self._new_id or settings.echo_headers or settings.emit_scores or hooks):
+        hooks, body = self._plan.response_hooks, self._new_body
+        if not (self._new_id or settings.echo_headers or settings.emit_scores or hooks or body is not None):
             return route
+        self._new_body = None
         headers = list(route.set_headers)
         if self._new_id:
             headers.append(("x-request-id", request.request_id.encode()))
@@ -225,7 +190,7 @@ class Life:
         if settings.emit_scores:
             metadata = with_scores(metadata, settings.metadata_namespace, decision)
         take_metadata = self._take_metadata if hooks else None
-        return Route(headers, route.remove_headers, metadata, watch=self._watch, take_metadata=take_metadata)
+        return Route(headers, route.remove_headers, metadata, body, self._watch, take_metadata=take_metadata)
 
     def _answer_to(self, error: Exception) -> Immediate:
         if isinstance(error, RequestError):
@@ -246,6 +211,8 @@ class Life:
         """The endpoint answered."""
         director, lease = self._director, self._lease
         self._response = response = Response(headers)
+        if self._request is not None and self._request.target_model != self._request.model:
+            self._names = director.names_in(self._request, response)
         if lease is not None:
             if response.status == 503 and UPSTREAM_TIME not in headers:
                 # Envoy could not reach the endpoint, so nobody else should be sent there for now.
@@ -264,12 +231,13 @@ class Life:
             told.append((DECISION, summary(self._decision)))
         return told
 
-    def response_body(self, chunk: bytes, end: bool) -> None:
-        """A piece of the answer passes by."""
+    def response_body(self, chunk: bytes, end: bool) -> bytes | None:
+        """A piece of the answer passes by. Where another model was asked for, the client's name of it is put back."""
         if chunk and self._response is not None:
             at_s = self._director.clock() - self._received_s
             if self._response.piece(chunk, at_s, self._series) and self._lease is not None:
                 self._lease.first_byte()
+        return None if self._names is None else self._names.feed(chunk, end)
 
     def closed(self, end: End) -> None:
         """Release what was held, and tell how it ended."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp.contract.plugins import DoneHook, Producer, ResponseHook, RoutedHook
+from epp.contract.plugins import DoneHook, Producer, ResponseHook, RoutedHook, SaturationDetector
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
 from epp.contract.requests import DataKey
 from epp.director.headers import DESTINATION
@@ -22,7 +22,8 @@ class Plan:
     """What a configuration asks for, resolved once when it is loaded.
 
     `prefix_key`: where the prefix match is published that tells a request's uncached tokens; `plugins`: all instances;
-    `watch`: how much of a response somebody needs; `response_hooks`: those of `plugins` that want to see its headers.
+    `watch`: how much of a response somebody needs; `response_hooks`: those of `plugins` that want to see its headers;
+    `detector`: says when the sheddable are refused, None for never.
     """
 
     scheduler: Scheduler
@@ -33,6 +34,7 @@ class Plan:
     prefix_key: DataKey[PrefixMatch] = PREFIX_MATCH
     plugins: Sequence[Guarded[Any]] = ()
     watch: Watch = Watch.BODY
+    detector: Guarded[SaturationDetector] | None = None
     response_hooks: tuple[Guarded[ResponseHook], ...] = field(init=False)
 
     def __post_init__(self) -> None:

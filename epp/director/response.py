@@ -14,19 +14,21 @@ from epp.requests.usage import UsageReader
 class Response:
     """One answer, from its headers on.
 
+    * encoded: it has a content-encoding; readable: it has none, and is JSON or a stream of events
     * status: None when it is none of three digits; streaming: whether it is a stream of events
     * first_byte_s: when its body began, None before that; body_bytes: what has passed
     """
 
-    __slots__ = ("_last_s", "_usage", "body_bytes", "first_byte_s", "status", "streaming")
+    __slots__ = ("_last_s", "_usage", "body_bytes", "encoded", "first_byte_s", "readable", "status", "streaming")
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         status = headers.get(":status", "")
         self.status = int(status) if len(status) == 3 and status.isascii() and status.isdigit() else None
         kind = headers.get("content-type", "")
         self.streaming = "text/event-stream" in kind
-        read = (self.streaming or "json" in kind) and not is_encoded(headers.get("content-encoding"))
-        self._usage = UsageReader() if read else None
+        self.encoded = is_encoded(headers.get("content-encoding"))
+        self.readable = (self.streaming or "json" in kind) and not self.encoded
+        self._usage = UsageReader() if self.readable else None
         self.first_byte_s: float | None = None
         self._last_s = 0.0
         self.body_bytes = 0
