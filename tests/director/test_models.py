@@ -113,7 +113,7 @@ def test_the_model_is_exchanged_in_the_bytes_and_told_everywhere() -> None:
     labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
     assert (labels["model_name"], labels["target_model_name"], labels["priority"]) == ("m", "large", "3")
     [record] = bench.recorder.decisions.last(1)
-    assert (record.model, record.target_model, record.priority) == ("m", "large", 3)
+    assert (record.decision.model, record.decision.target_model, record.priority) == ("m", "large", 3)
 
 
 def test_without_a_rule_the_shared_answer_is_given() -> None:
