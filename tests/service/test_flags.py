@@ -134,7 +134,7 @@ def test_mistakes(argv: list[str], message: str) -> None:
         (["stray", "--v=3"], 'argument "stray" is no flag and was skipped'),
         (["--", "--grpc-port"], 'argument "--grpc-port" is no flag and was skipped'),
         (["--pool-name", "--grpc-port"], '--pool-name took "--grpc-port" as its value'),
-        (["--poolName=a", "--pool-name=b"], "--pool-name is given more than once with different values"),
+        (["--poolName=a", "--pool-name=b"], "--pool-name names 2 pools, and each is served: a, b"),
         (["--refresh-metrics-interval=10ms"], "--refresh-metrics-interval of 0.01s is below the minimum; 50ms is used"),
         (["--metrics-idle-interval=20ms"], "is below --refresh-metrics-interval (0.05s) and has no effect"),
         (["-v=-1"], "-v -1 is negative; 2 is used"),

@@ -36,6 +36,8 @@ SAMPLES: dict[str, list[str]] = {
     "ints": ["80", "80,81", ""],
     "paths": ["/a", "/a,b"],
     "addresses": ["10.0.0.1:80", "10.0.0.1:80,[::1]:90"],
+    "names": ["pool", "*", "a,b"],
+    "ports": ["9010", "9010-9050"],
 }
 TOGETHER = {"metrics-client-ca-file": ["--metrics-cert-dir=/certs"]}
 

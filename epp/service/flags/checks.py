@@ -12,6 +12,7 @@ from typing import Any
 from epp.contract.errors import UsageError
 from epp.service.flags.ciphers import GONE_NAMES, OPENSSL_NAMES, TLS13_NAMES
 from epp.service.flags.kinds import convert
+from epp.service.flags.manypools import pools_of
 from epp.service.flags.options import Options
 from epp.service.flags.table import FLAGS, VARIABLES
 
@@ -43,7 +44,7 @@ def settle(given: Mapping[str, Any], environ: Mapping[str, str], notes: list[str
     fields["grpc_max_recv_msg_bytes"] = values["grpc-max-recv-msg-size"] or None
     fields["grpc_max_send_msg_bytes"] = values["grpc-max-send-msg-size"] or None
     fields["config_text"] = values["config-text"] or None
-    fields["conformance"] = _conformance(values, given, notes)
+    fields["conformance"] = not fields["pool_names"] and _conformance(values, given, notes)
     fields["without_effect"] = tuple(sorted(row.name for row in rows if not row.effective and given.get(row.name)))
     fields["warnings"] = tuple(notes)
     return Options(**fields)
@@ -127,7 +128,7 @@ def _pool(values: Mapping[str, Any], environ: Mapping[str, str], notes: list[str
     if len(endpoints) < len(values["endpoints"]):
         notes.append("--endpoints names an address more than once; each counts once")
     return {
-        "pool_namespace": values["pool-namespace"] or environ.get("NAMESPACE") or "default",
+        **pools_of(values, environ, notes),
         "pod_name": environ.get("POD_NAME", ""),
         "endpoint_target_ports": tuple(dict.fromkeys(values["endpoint-target-ports"])),
         "endpoints": endpoints,

@@ -10,7 +10,7 @@ from typing import Any
 from epp.service.flags import values
 from epp.service.flags.table import Flag, Kind
 
-LISTS: frozenset[Kind] = frozenset({"choices", "ints", "paths", "addresses"})
+LISTS: frozenset[Kind] = frozenset({"choices", "ints", "paths", "addresses", "names"})
 """Kinds whose values are tuples, and add up when a flag is repeated."""
 
 USAGE_WORDS: dict[Kind, str] = {
@@ -20,6 +20,7 @@ USAGE_WORDS: dict[Kind, str] = {
     "duration": "duration",
     "choices": "strings",
     "addresses": "strings",
+    "names": "strings",
     "ints": "ints",
     "paths": "stringArray",
 }
@@ -105,5 +106,7 @@ _CONVERTERS: dict[Kind, Callable[[Flag, str], Any]] = {
     "choices": lambda flag, text: tuple(_choice(flag, item) for item in _items(text)),
     "ints": lambda flag, text: tuple(_int(flag, item) for item in _items(text)),
     "paths": lambda flag, text: (Path(text),) if text else (),
+    "names": lambda flag, text: tuple(_items(text)),
+    "ports": lambda flag, text: values.parse_port_range(text) if text else None,
     "addresses": lambda flag, text: tuple(values.parse_address(item) for item in _items(text)),
 }

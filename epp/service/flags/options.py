@@ -61,9 +61,15 @@ class Options:
 
     # The pool and its endpoints
     pool_name: str
-    """May be empty."""
+    """Of the one pool that is served; empty when there are many, or it has no name."""
+    pool_names: tuple[str, ...]
+    """Where many pools are served, their names without repetitions, `("*",)` for all there are; else empty."""
     pool_namespace: str
-    """The flag, or POOL_NAMESPACE, or NAMESPACE, or "default"; never empty."""
+    """The flag, or POOL_NAMESPACE, or NAMESPACE, or "default"; never empty; "*", with `pool_names`, is every one."""
+    lease_namespace: str
+    """Where our Lease is if not in `pool_namespace`: with "*" there, NAMESPACE or "default"; else empty."""
+    pool_ports: tuple[int, int] | None
+    """The lowest and the highest port that may be listened on for single pools."""
     pool_group: str
     pod_name: str
     """From POD_NAME; may be empty."""
@@ -73,6 +79,8 @@ class Options:
     endpoints: tuple[Address, ...]
     """Without repetitions, in the order given."""
     endpoints_file: Path | None
+    endpoints_dir: Path | None
+    """Files of endpoints by the pools' names."""
     ha_enable_leader_election: bool
     disable_endpoint_subset_filter: bool
     """Ignore the proxy's hint that names a subset of endpoints."""
@@ -125,6 +133,8 @@ class Options:
 
     # Configuration
     config_file: Path | None
+    config_dir: Path | None
+    """Files of configurations by the pools' names."""
     config_text: str | None
     """YAML or JSON; never given together with `config_file`."""
     conformance: bool

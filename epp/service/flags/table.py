@@ -16,7 +16,7 @@ from epp.service.flags.ciphers import CIPHER_NAMES
 
 Kind = Literal[
     "bool", "int", "fraction", "duration", "size", "string", "choice", "path", "header", "url-path", "metric",
-    "selector", "level", "bind-ip", "choices", "ints", "paths", "addresses",
+    "selector", "level", "bind-ip", "ports", "choices", "ints", "paths", "addresses", "names",
 ]  # fmt: skip
 
 
@@ -89,9 +89,12 @@ _TLS = (
 )  # fmt: skip
 
 _POOL = (
-    Flag("pool-name", "string", "", "name of the InferencePool, a label of metrics", env="POOL_NAME"),
-    Flag("pool-namespace", "string", "", "namespace of the pool; empty: $NAMESPACE, or default", field="",
-         env="POOL_NAMESPACE"),
+    Flag("pool-name", "names", "", "name of the InferencePool, a label of metrics; repeatable: many pools; '*': all",
+         field="", env="POOL_NAME"),
+    Flag("pool-namespace", "string", "", "namespace of the pool; empty: $NAMESPACE, or default; '*': of every one",
+         field="", env="POOL_NAMESPACE"),
+    Flag("pool-ports", "ports", "",
+         "LOW-HIGH: with many pools, listen also on the ports of their endpointPickerRef that are among these"),
     Flag("pool-group", "string", "inference.networking.k8s.io", "API group of the InferencePool", effective=False),
     Flag("kubeconfig", "path", "", "kubeconfig file of the API server", field="", effective=False),
     Flag("endpoint-selector", "selector", "", "label selector of pods, instead of a pool", effective=False),
@@ -99,6 +102,8 @@ _POOL = (
          low=0, high=_PORT, effective=False),
     Flag("endpoints", "addresses", "", "model servers, IP:PORT or [IPv6]:PORT, comma separated; repeatable", field=""),
     Flag("endpoints-file", "path", "", "YAML or JSON file of model servers, read again when it changes"),
+    Flag("endpoints-dir", "path", "",
+         "directory of such files, one a pool: <namespace>.<pool>.yaml or <pool>.yaml; followed while it changes"),
     Flag("ha-enable-leader-election", "bool", "false", "serve only while holding the Lease", effective=False),
     Flag("disable-endpoint-subset-filter", "bool", "false", "ignore the subset of endpoints the proxy hints at"),
 )  # fmt: skip
@@ -148,6 +153,8 @@ _SIGNALS = (
 
 _CONFIGURATION = (
     Flag("config-file", "path", "", "file of the EndpointPickerConfig"),
+    Flag("config-dir", "path", "",
+         "directory of EndpointPickerConfigs of many pools: <namespace>.<pool>.yaml, <pool>.yaml, default.yaml"),
     Flag("config-text", "string", "", "the EndpointPickerConfig itself, instead of a file", field=""),
     Flag("conformance", "choice", "auto",
          "clients choose endpoints by header, for conformance tests of gateways: on, off, or auto (on when only"

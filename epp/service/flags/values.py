@@ -213,3 +213,15 @@ def parse_log_level(text: str) -> int:
     if level < 0:
         raise ValueError("must be debug, info, error, or a whole number of at least 0")
     return level
+
+
+_PORT_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+
+
+def parse_port_range(text: str) -> tuple[int, int]:
+    """`LOW-HIGH` or one port, each 1..65535."""
+    found = _PORT_RANGE.fullmatch(text)
+    low, high = (int(found[1]), int(found[2] or found[1])) if found is not None else (0, 0)
+    if not 1 <= low <= high <= 65535:
+        raise ValueError("must be LOW-HIGH, ports from 1 to 65535, such as 9010-9050")
+    return low, high
