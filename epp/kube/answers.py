@@ -95,7 +95,7 @@ def _kind_and_remedy(request: Request, code: int, status: Status, who: str) -> t
         return Missing, _what_is_missing(request, status)
     if code == 409:
         return Conflict, "somebody else was first; read the object again"
-    if code == 410:
+    if code == 410 or status.reason in ("Expired", "Gone"):
         return Gone, "list again"
     if code == 429:
         return TooMany, "the API server is busy; it is asked again later"

@@ -81,7 +81,8 @@ class Reflector(Generic[N]):
         self._version = ""
         self._listed = False
         self._well = False
-        self._settled = False
+        self._accepted_s: float | None = None
+        self._moved = False
         self._dirty = asyncio.Event()
 
     @property
@@ -103,13 +104,12 @@ class Reflector(Generic[N]):
 
     async def _round(self) -> float:
         """A list if there is nothing to resume, and one watch. Returns how long to wait before the next."""
-        began_s, self._settled = self._clock(), False
+        self._accepted_s, self._moved = None, False
         failure: ApiError | None = None
         retry_after_s = 0.0
         try:
             if not self._version:
                 await self._list()
-                began_s = self._clock()
             await self._watch()
         except Gone:
             self._version = ""
@@ -121,7 +121,8 @@ class Reflector(Generic[N]):
             log.exception("%s: a fault of ours", self._resource)
             failure = ApiError(f"{self._resource}: {type(error).__name__}; the log has more", resource=self._resource)
             self._version = ""
-        settled = self._settled or (self._well and self._clock() - began_s >= _SETTLED_S)
+        lasted_s = self._clock() - self._accepted_s if self._accepted_s is not None else 0.0
+        settled = self._moved or lasted_s >= _SETTLED_S
         if settled:
             self._backoff.reset()
         if failure is not None and not (settled and isinstance(failure, Unreachable)):
@@ -162,12 +163,15 @@ class Reflector(Generic[N]):
             **self._selectors,
         )
         async with aclosing(watch) as events:
-            accepted = False
             async for event in events:
-                self._settled, accepted = accepted, True
-                if not self._well:
-                    self._well = True
-                    self._told(None)
+                if self._accepted_s is None:
+                    # The first event says only that there is a watch.
+                    self._accepted_s = self._clock()
+                    if not self._well:
+                        self._well = True
+                        self._told(None)
+                    continue
+                self._moved = True
                 self._apply(event)
 
     def _apply(self, event: Event[N]) -> None:

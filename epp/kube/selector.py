@@ -22,7 +22,7 @@ _REQUIREMENT = re.compile(
       | (?P<key>{_KEY})(?:
             \s*(?P<equality>==|=|!=)\s*(?P<value>(?:{_NAME})?)
           | \s+(?P<membership>in|notin)\s*\((?P<values>\s*(?:{_NAME})?(?:\s*,\s*(?:{_NAME})?)*\s*)\)
-          | \s*(?P<order>[<>])\s*(?P<bound>-?[0-9]{1, 19})
+          | \s*(?P<order>[<>])\s*(?P<bound>-?[0-9]{{1,19}})
         )?
     )\s*(?P<end>,|\Z)""",
     re.VERBOSE,

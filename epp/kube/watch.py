@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
-from epp.kube.answers import Request, Status, refusal, unreadable
+from epp.kube.answers import Request, read_status, refusal, unreadable
 from epp.kube.objects import Meta
 
 MOST_LINE_BYTES = 32 * 1024 * 1024
@@ -139,7 +139,7 @@ class WatchDecoder(Generic[N]):
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise unreadable(self._request, "what came is no watch event") from None
         if found.type == "ERROR":
-            status = msgspec.json.decode(found.object, type=Status, strict=False)
+            status = read_status(bytes(found.object))
             raise refusal(self._request, status.code, status, {}, "our credential")
         if found.type == "BOOKMARK":
             return Event("BOOKMARK", None, version)
