@@ -287,7 +287,7 @@ class Election:
         if trouble == self._trouble:
             return None
         self._trouble = trouble
-        verbs = f"grant get, create and update on {LEASES} in namespace {self._namespace}"
+        verbs = f"an election takes get, create and update on {LEASES} in namespace {self._namespace}"
         remedy = verbs if isinstance(error, Forbidden) else ""
         if not self.active:
             follows = f"standing by for {self._timing.isolated_s:g} s at most, then ready without a lease"

@@ -66,14 +66,17 @@ class Line:
     cut: bool = False
     refused: frozenset[str] = frozenset()
     asked: list[str] = field(default_factory=list)
+    asked_s: list[float] = field(default_factory=list)
+    silence: str = "nobody answers"
 
     async def _way(self) -> None:
         await asyncio.sleep(self.delay_s())
         if self.cut:
-            raise Unreachable("nobody answers")
+            raise Unreachable(self.silence)
 
     async def _ask(self, verb: str, act: Callable[[], dict[str, Any]], decode: type[T]) -> T:
         self.asked.append(verb)
+        self.asked_s.append(now_s())
         await self._way()
         if verb in self.refused:
             raise Forbidden(f"may not {verb} leases", status=403, verb=verb, resource=LEASES)

@@ -36,11 +36,11 @@ class Peer:
 
 
 class World:
-    """A `Health` and the two things it asks."""
+    """A `Health` and the things it asks."""
 
-    def __init__(self, synced: bool = True, pickable: bool = True) -> None:
-        self.synced, self.pickable = synced, pickable
-        self.health = Health(lambda: self.synced, lambda: self.pickable)
+    def __init__(self, synced: bool = True, pickable: bool = True, active: bool = True) -> None:
+        self.synced, self.pickable, self.active = synced, pickable, active
+        self.health = Health(lambda: self.synced, lambda: self.pickable, lambda: self.active)
 
     def call(self, method: str) -> tuple[Call, Peer]:
         peer = Peer()
@@ -61,17 +61,21 @@ class World:
 
 
 @pytest.mark.parametrize(
-    ("synced", "pickable", "draining", "serving"),
+    ("synced", "pickable", "active", "draining", "serving"),
     [
-        (False, False, False, {"liveness"}),
-        (True, False, False, {"", EXT_PROC, "inference-extension", "liveness"}),
-        (True, True, False, set(NAMES)),
-        (True, True, True, {"liveness"}),
-        (False, True, False, {"liveness"}),
+        (False, False, True, False, {"liveness"}),
+        (True, False, True, False, {"", EXT_PROC, "inference-extension", "liveness"}),
+        (True, True, True, False, set(NAMES)),
+        (True, True, True, True, {"liveness"}),
+        (False, True, True, False, {"liveness"}),
+        (True, True, False, False, {"liveness", "inference-extension"}),
+        (True, False, False, False, {"liveness", "inference-extension"}),
+        (False, True, False, False, {"liveness"}),
+        (True, True, False, True, {"liveness"}),
     ],
 )
-def test_every_name(synced: bool, pickable: bool, draining: bool, serving: set[str]) -> None:
-    world = World(synced, pickable)
+def test_every_name(synced: bool, pickable: bool, active: bool, draining: bool, serving: set[str]) -> None:
+    world = World(synced, pickable, active)
     if draining:
         world.health.drain()
     expected = {name: "SERVING" if name in serving else "NOT_SERVING" for name in NAMES}
@@ -104,6 +108,21 @@ def test_a_watcher_hears_changes_alone() -> None:
     world.health.drain()
     assert peer.heard == ["NOT_SERVING", "SERVING", "NOT_SERVING"]
     assert peer.end is None
+
+
+def test_a_watcher_hears_of_a_hand_over() -> None:
+    world = World(active=False)
+    _, peer = world.watch("readiness")
+    world.active = True
+    world.health.changed()
+    world.active = False
+    world.health.changed()
+    assert peer.heard == ["NOT_SERVING", "SERVING", "NOT_SERVING"]
+
+
+def test_without_an_election_everybody_is_active() -> None:
+    health = Health(lambda: True, lambda: True)
+    assert {health.status(name) for name in NAMES} == {1}
 
 
 def test_an_unknown_name_can_be_watched() -> None:
