@@ -198,9 +198,20 @@ def test_a_client_that_does_not_shake_hands_stops_nobody(tmp_path: Path, data: b
             silent = stack.enter_context(socket.create_connection((HOST, admin.port)))
             silent.sendall(data)
         assert fetch(admin.port, pair[0]) == 200
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("data", [b"", RUDE["half a hello"]])
+@pytest.mark.parametrize("leave", [reset, socket.socket.close])
+def test_a_client_that_leaves_in_the_handshake(tmp_path: Path, data: bytes, leave: Any, capfd: Any) -> None:
+    pair = signed("us")
+    mount(tmp_path, "1", pair)
+    with secure(tmp_path) as admin:
         gone = socket.create_connection((HOST, admin.port))
         gone.sendall(data)
-        reset(gone)
+        wait_for(lambda: len(admin._server.connections) == 1)
+        leave(gone)
+        wait_for(lambda: len(admin._server.connections) == 0)
         assert fetch(admin.port, pair[0]) == 200
     assert capfd.readouterr().err == ""
 

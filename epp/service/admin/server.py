@@ -65,6 +65,12 @@ class _Server(ThreadingMixIn, WSGIServer):
     def get_request(self) -> tuple[Any, Any]:
         connection, address = super().get_request()
         if self._tls is not None:
+            try:
+                # Wrapping one whose client has left already would fail, and not close it.
+                connection.getpeername()
+            except OSError:
+                connection.close()
+                raise
             # Sends and receives nothing yet.
             connection = self._tls.newest.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
         return connection, address
