@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.signals.poll.turns import BURST_S, CONNECT_COST_S, FIRST_COST_S, Turns
+from epp.signals.poll.common import BURST_S, Common
+from epp.signals.poll.turns import CONNECT_COST_S, FIRST_COST_S, Turns
 from tests.signals.test_scraper import VirtualTime, World
 
 
@@ -24,7 +25,7 @@ class Bench:
         self.spent_s = 0.0
         self.measured = 0
         self.went_s: list[float] = []
-        self.turns = Turns(share, self._measured, lambda: self.spent_s)
+        self.turns = Turns(Common(share), self._measured, lambda: self.spent_s)
         self.turns.start(self.time)
 
     def _measured(self) -> None:

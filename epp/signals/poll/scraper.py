@@ -21,6 +21,7 @@ from epp.contract.signals import Signal
 from epp.observe.metrics.scraping import ScrapeFigures
 from epp.signals.engine.scan import PageScanner, anything_wanted
 from epp.signals.poll.buffers import BufferPool
+from epp.signals.poll.common import Common
 from epp.signals.poll.pace import Pace
 from epp.signals.poll.reader import PageReader, PageSink, PageSource
 from epp.signals.poll.target import (
@@ -63,6 +64,7 @@ class Scraper:
     * rng: places the polls in time
     * lost: told when an endpoint refuses or drops a connection to the port that serves requests
     * in_flight: what an endpoint has of us; it is not idle then
+    * common: what it shares with the other scrapers of the loop; without, the loop's share is its own
 
     `pace.arrived` is to be called when a request arrives, if there is an idle interval.
     """
@@ -75,16 +77,18 @@ class Scraper:
         rng: random.Random,
         lost: Lost | None = None,
         in_flight: InFlight | None = None,
+        common: Common | None = None,
     ) -> None:
         self.counts = ScrapeCounts()
         self.settings = settings
         self.pace = Pace(settings.interval_s, settings.idle_interval_s, self._hurry)
-        self.turns = Turns(settings.loop_share, self._measured)
+        self._common = common or Common(settings.loop_share)
+        self.turns = Turns(self._common, self._measured)
+        self.turns.endpoints = lambda: len(self._targets)
         self._around = Surroundings(settings, record, in_flight or _nothing, self.pace, self.turns, self.counts, rng)
         self._reads = reads & SCRAPED
         self._lost = lost or _nobody
         self._phase = rng.random()
-        self._stretched = False
         self._notes: set[str] = set()
         self._targets: dict[tuple[str, int], Target] = {}
         self._timers: Timers | None = None
@@ -99,7 +103,7 @@ class Scraper:
     def start(self, timers: Timers | None = None, open_reader: OpenReader | None = None) -> None:
         """Begin, with the endpoints known so far. Without arguments: on the running event loop, over the network."""
         self._timers = timers = timers or asyncio.get_running_loop()
-        self._open_reader = open_reader or _network_readers(self.settings, self._tls, self.turns)
+        self._open_reader = open_reader or _network_readers(self.settings, self._tls, self.turns, self._common.buffers)
         self.turns.start(timers)
         self.pace.start(timers)
         for target in self._targets.values():
@@ -152,7 +156,7 @@ class Scraper:
     @property
     def interval_s(self) -> float:
         """Seconds between two polls of one endpoint while requests are routed, as the share of the loop allows."""
-        return max(self.settings.interval_s, self.turns.round_s(len(self._targets)))
+        return max(self.settings.interval_s, self.turns.round_s())
 
     def _hurry(self) -> None:
         for target in list(self._targets.values()):
@@ -166,12 +170,12 @@ class Scraper:
     def _measured(self) -> None:
         interval_s, settings = self.interval_s, self.settings
         if (
-            self._stretched
+            self._common.stretch_told
             or self.turns.measured_polls < _TRUSTED_POLLS
             or interval_s < _TOLD_STRETCH * settings.interval_s
         ):
             return
-        self._stretched = True
+        self._common.stretch_told = True
         log.warning(
             "%d endpoints are read every %.0f ms instead of every %.0f ms: a page takes %.0f us, and reading may take "
             "%.0f%% of the event loop; --metrics-max-loop-share allows more",
@@ -211,9 +215,8 @@ def tls_of(settings: ScrapeSettings) -> PageTls | None:
     )
 
 
-def _network_readers(settings: ScrapeSettings, tls: PageTls | None, turns: Turns) -> OpenReader:
+def _network_readers(settings: ScrapeSettings, tls: PageTls | None, turns: Turns, buffers: BufferPool) -> OpenReader:
     loop = asyncio.get_running_loop()
-    buffers = BufferPool()
 
     def open_reader(endpoint: Endpoint, sink: PageSink) -> Reader:
         source = PageSource(endpoint.ip, settings.port or endpoint.port, settings.path, tls)

@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whose turn it is to be asked, so that reading pages never takes more than a share of the event loop.
 
-A poll that comes due goes at once while the share has credit, and otherwise waits in one queue. So the reading of a
-pool that is too large for its interval stretches evenly over all endpoints, and many polls that come due together, at
-the start or after a pause of the loop, go a few at a time.
+A poll that comes due goes at once while the share has credit, and otherwise waits in one queue (`common`). So the
+reading of a pool that is too large for its interval stretches evenly over all endpoints, and many polls that come due
+together, at the start or after a pause of the loop, go a few at a time.
 
 What a poll costs is measured, not assumed. Where others use the processor too, some of what is measured is their time;
 so the cost is the mean over a few polls in the quietest of the last such groups.
-
-Credit and costs are seconds of the loop's thread: `share` seconds are earned each second, up to `BURST_S`.
 """
 
 from __future__ import annotations
@@ -18,71 +16,51 @@ from collections import deque
 from collections.abc import Callable
 
 from epp.contract.endpoints import Clock
-from epp.signals.poll.timers import Timer, Timers
+from epp.signals.poll.common import Common, Go
+from epp.signals.poll.timers import Timers
 
-BURST_S = 0.002
-"""The most work that is begun at once."""
 FIRST_COST_S = 0.0002
 """What a poll is taken to cost until it has been measured: one page of 80 KB."""
 CONNECT_COST_S = 0.0005
 """What a poll is taken to cost that has to make a connection; that part cannot be measured."""
-_PAUSE_S = 0.002
 _WINDOW_POLLS = 16
 _WINDOWS = 16
 _LEAST_COST_S = 1e-6
 
-Go = Callable[[], None]
-
 
 class Turns:
-    """One loop's turns.
+    """One scraper's turns.
 
-    * share: of the loop, above 0 and at most 1
+    * common: the credit it draws on, possibly with others
     * measured: called now and then, when `cost_s` has been measured anew
     * seconds: a clock for costs, which may be another than that of the timers
+
+    `endpoints` is to be set to how many are read.
     """
 
-    def __init__(self, share: float, measured: Callable[[], None], seconds: Clock = time.perf_counter) -> None:
-        self.share = share
-        self._measured = measured
+    def __init__(self, common: Common, measured: Callable[[], None], seconds: Clock = time.perf_counter) -> None:
+        self.endpoints: Callable[[], int] = int
         self.cost_s = FIRST_COST_S
         self.busy_s = 0.0
         self.measured_polls = 0
+        self._common = common
+        self._measured = measured
         self._seconds = seconds
-        self._timers: Timers | None = None
-        self._timer: Timer | None = None
-        self._queue: deque[tuple[Go, bool]] = deque()
-        self._credit_s = BURST_S
-        self._earned_until_s = 0.0
         self._window_polls = 0
         self._window_began_s = 0.0
         self._means_s: deque[float] = deque(maxlen=_WINDOWS)
 
     def start(self, timers: Timers) -> None:
         """From now on polls may ask."""
-        self._timers = timers
-        self._earned_until_s = timers.time()
+        self._common.join(self, timers)
 
     def stop(self) -> None:
         """Nobody gets a turn any more."""
-        self._timers = None
-        self._queue.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._common.leave(self)
 
     def ask(self, go: Go, connects: bool) -> None:
         """Call `go` once, now or when it is its turn. `connects`: the poll will probably make a connection."""
-        if self._timers is None:
-            return
-        if not self._queue:
-            self._earn()
-            if self._credit_s > 0:
-                self._give(go, connects)
-                return
-        self._queue.append((go, connects))
-        if self._timer is None:
-            self._arm()
+        self._common.ask(self, go, connects)
 
     def seconds(self) -> float:
         """The clock for costs."""
@@ -98,32 +76,20 @@ class Turns:
         if self._window_polls >= _WINDOW_POLLS:
             self._measure()
 
-    def round_s(self, endpoints: int) -> float:
-        """The shortest time in which `endpoints` can be read once."""
-        return endpoints * self.cost_s / self.share
+    def round_s(self) -> float:
+        """The shortest time in which all endpoints, those of others who draw on the credit too, can be read once."""
+        return self._common.round_s()
 
-    def _serve(self) -> None:
-        self._timer = None
-        self._earn()
-        while self._queue and self._credit_s > 0:
-            self._give(*self._queue.popleft())
-        if self._queue:
-            self._arm()
+    def price_s(self, connects: bool) -> float:
+        """What a poll is taken to cost."""
+        return max(self.cost_s, CONNECT_COST_S) if connects else self.cost_s
 
-    def _arm(self) -> None:
-        if self._timers is not None:
-            # A pause is worth several turns, so that not every one of them needs a timer.
-            pause_s = max(_PAUSE_S, -self._credit_s / self.share)
-            self._timer = self._timers.call_at(self._earned_until_s + pause_s, self._serve)
+    def round_cost_s(self) -> float:
+        """What reading every endpoint once costs."""
+        return self.endpoints() * self.cost_s
 
-    def _earn(self) -> None:
-        if self._timers is not None:
-            now_s = self._timers.time()
-            self._credit_s = min(BURST_S, self._credit_s + (now_s - self._earned_until_s) * self.share)
-            self._earned_until_s = now_s
-
-    def _give(self, go: Go, connects: bool) -> None:
-        self._credit_s -= max(self.cost_s, CONNECT_COST_S) if connects else self.cost_s
+    def give(self, go: Go) -> None:
+        """It is the turn of `go`."""
         began_s = self._seconds()
         go()
         self.busy_s += self._seconds() - began_s
