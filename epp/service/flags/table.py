@@ -82,10 +82,10 @@ _TLS = (
          field="", choices=("", "VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13")),
     Flag("tls-cipher-suites", "choices", "", "cipher suites of TLS 1.2, by Go's names, comma separated",
          field="", choices=CIPHER_NAMES),
-    Flag("metrics-endpoint-auth", "bool", "true", "ask Kubernetes who may read the metrics page", effective=False),
-    Flag("metrics-cert-dir", "path", "", "directory of tls.crt and tls.key for the metrics page", effective=False),
-    Flag("metrics-client-ca-file", "path", "", "CA of clients of the metrics page; needs metrics-cert-dir",
-         effective=False),
+    Flag("metrics-endpoint-auth", "bool", "true",
+         "in Kubernetes, ask the API server who may read the pages of the metrics port"),
+    Flag("metrics-cert-dir", "path", "", "directory of tls.crt and tls.key for the metrics port; empty: plain HTTP"),
+    Flag("metrics-client-ca-file", "path", "", "CA of clients of the metrics port; needs metrics-cert-dir"),
 )  # fmt: skip
 
 _POOL = (
