@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from epp.signals.poll.common import BURST_S, Common
+from epp.signals.poll.common import BURST_S, FIRST_COST_S, Common
 from epp.signals.poll.turns import Turns
 from tests.signals.test_scraper import VirtualTime
 
@@ -42,7 +42,8 @@ def test_all_together_take_the_share_of_one() -> None:
         for pool in range(50):
             pools.ask(pool, 4)
         pools.time.run(0.05)
-    assert pools.spent_s <= 1.1 * (SHARE * 2.0 + BURST_S)
+    # Sixteen polls are paid too cheaply, until the first cost has been measured.
+    assert pools.spent_s <= 1.05 * (SHARE * 2.0 + BURST_S) + 16 * (COST_S - FIRST_COST_S)
     assert max(pools.went) - min(pools.went) <= 4
     assert pools.turns[0].round_s() == pytest.approx(50 * 4 * COST_S / SHARE, rel=0.2)
 

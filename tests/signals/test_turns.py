@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.signals.poll.common import BURST_S, Common
-from epp.signals.poll.turns import CONNECT_COST_S, FIRST_COST_S, Turns
+from epp.signals.poll.common import BURST_S, FIRST_COST_S, Common
+from epp.signals.poll.turns import CONNECT_COST_S, Turns
 from tests.signals.test_scraper import VirtualTime, World
 
 

@@ -19,7 +19,10 @@ from epp.signals.poll.timers import Timer, Timers
 
 BURST_S = 0.002
 """The most work that is begun at once."""
+FIRST_COST_S = 0.0002
+"""What a poll is taken to cost until one has been measured: one page of 80 KB."""
 _PAUSE_S = 0.002
+_WINDOW_POLLS = 16
 
 Go = Callable[[], None]
 
@@ -46,6 +49,9 @@ class Common:
     def __init__(self, share: float) -> None:
         self.share = share
         self.buffers = BufferPool()
+        self.cost_s = FIRST_COST_S
+        """What a poll costs, over the last few of all members: what a new one is taken to cost."""
+        self.busy_s = 0.0
         self.stretch_told = False
         """Whether it was said that intervals have become longer."""
         self._members: dict[Member, None] = {}
@@ -54,6 +60,8 @@ class Common:
         self._queue: deque[tuple[Member, Go, bool]] = deque()
         self._credit_s = BURST_S
         self._earned_until_s = 0.0
+        self._window_polls = 0
+        self._window_began_s = 0.0
 
     def join(self, member: Member, timers: Timers) -> None:
         """From now on `member` may ask."""
@@ -86,6 +94,13 @@ class Common:
         self._queue.append((member, go, connects))
         if self._timer is None:
             self._arm()
+
+    def page_read(self) -> None:
+        """A poll has brought a page."""
+        self._window_polls += 1
+        if self._window_polls >= _WINDOW_POLLS:
+            self.cost_s = (self.busy_s - self._window_began_s) / self._window_polls
+            self._window_began_s, self._window_polls = self.busy_s, 0
 
     def round_s(self) -> float:
         """The shortest time in which everything can be read once. May be called from another thread."""

@@ -19,8 +19,6 @@ from epp.contract.endpoints import Clock
 from epp.signals.poll.common import Common, Go
 from epp.signals.poll.timers import Timers
 
-FIRST_COST_S = 0.0002
-"""What a poll is taken to cost until it has been measured: one page of 80 KB."""
 CONNECT_COST_S = 0.0005
 """What a poll is taken to cost that has to make a connection; that part cannot be measured."""
 _WINDOW_POLLS = 16
@@ -40,7 +38,6 @@ class Turns:
 
     def __init__(self, common: Common, measured: Callable[[], None], seconds: Clock = time.perf_counter) -> None:
         self.endpoints: Callable[[], int] = int
-        self.cost_s = FIRST_COST_S
         self.busy_s = 0.0
         self.measured_polls = 0
         self._common = common
@@ -49,6 +46,11 @@ class Turns:
         self._window_polls = 0
         self._window_began_s = 0.0
         self._means_s: deque[float] = deque(maxlen=_WINDOWS)
+
+    @property
+    def cost_s(self) -> float:
+        """What a poll costs here, as measured; what it costs elsewhere, until there is anything to go by."""
+        return min(self._means_s) if self._means_s else self._common.cost_s
 
     def start(self, timers: Timers) -> None:
         """From now on polls may ask."""
@@ -69,9 +71,11 @@ class Turns:
     def spent(self, seconds: float) -> None:
         """Reading took `seconds` of the loop."""
         self.busy_s += seconds
+        self._common.busy_s += seconds
 
     def page_read(self) -> None:
         """A poll has brought a page."""
+        self._common.page_read()
         self._window_polls += 1
         if self._window_polls >= _WINDOW_POLLS:
             self._measure()
@@ -92,11 +96,10 @@ class Turns:
         """It is the turn of `go`."""
         began_s = self._seconds()
         go()
-        self.busy_s += self._seconds() - began_s
+        self.spent(self._seconds() - began_s)
 
     def _measure(self) -> None:
-        self._means_s.append((self.busy_s - self._window_began_s) / self._window_polls)
-        self.cost_s = max(_LEAST_COST_S, min(self._means_s))
+        self._means_s.append(max(_LEAST_COST_S, (self.busy_s - self._window_began_s) / self._window_polls))
         self.measured_polls += self._window_polls
         self._window_began_s = self.busy_s
         self._window_polls = 0
