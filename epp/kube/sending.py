@@ -35,6 +35,7 @@ class Sender:
         self._access = access
         self._timeout_s = timeout_s
         self._session: ClientSession | None = None
+        self._streams: set[ClientResponse] = set()
         self._closed = False
 
     async def fetch(
@@ -60,6 +61,7 @@ class Sender:
         Ends with the answer, or with `Unreachable` when it breaks off or takes longer than `whole_s`.
         """
         response = await self._open(request, "GET", path, query, None, whole_s)
+        self._streams.add(response)
         try:
             _notice_silence(response)
             yield b""
@@ -67,11 +69,15 @@ class Sender:
             while chunk := await self._next(request, chunks):
                 yield chunk
         finally:
+            self._streams.discard(response)
             response.close()
 
     async def close(self) -> None:
         """Ends all connections. No request can be made any more."""
         self._closed = True
+        for response in self._streams:
+            # aiohttp leaves whoever reads a stream waiting when its session is closed.
+            response.content.set_exception(ConnectionAbortedError("we closed the connection"))
         if self._session is not None:
             await self._session.close()
 
