@@ -224,7 +224,7 @@ class Election:
             return await answer
 
     async def _create(self) -> None:
-        self._seen, self._free = None, True
+        self._seen = None
         sent_s = self._clock()
         lease = new_lease(*self._place, self._identity, self._timing.lease_s, self._wall())
         self._may_hold = True

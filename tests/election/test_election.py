@@ -249,6 +249,7 @@ def test_a_deleted_lease_is_made_again() -> None:
         await asyncio.sleep(RETRY_S + LEASE_S + RETRY_S)
         assert one.leading != two.leading
         assert server.holder == (one.identity if one.leading else two.identity)
+        assert one.lines == two.lines == []
 
     pair(scene)
 
