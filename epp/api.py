@@ -34,6 +34,7 @@ from epp.contract.plugins import (
     Reads,
     ResponseHook,
     RoutedHook,
+    SaturationDetector,
     Scorer,
     filter,  # noqa: A004 - the field's name
     picker,
@@ -43,6 +44,7 @@ from epp.contract.plugins import (
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
 from epp.contract.requests import Cause, Completion, DataKey, InferenceRequest, ResponseHead, Usage
 from epp.contract.signals import Signal
+from epp.contract.units import Duration, parse_duration_s
 
 __all__ = [
     "PREFIX_MATCH",
@@ -58,6 +60,7 @@ __all__ = [
     "Discovery",
     "DiscoveryError",
     "DoneHook",
+    "Duration",
     "Endpoint",
     "EndpointHook",
     "EndpointSpec",
@@ -83,12 +86,14 @@ __all__ = [
     "ResponseHead",
     "ResponseHook",
     "RoutedHook",
+    "SaturationDetector",
     "ScoreTrace",
     "Scorer",
     "ServiceUnavailable",
     "Signal",
     "Usage",
     "filter",
+    "parse_duration_s",
     "picker",
     "plugin",
     "scorer",

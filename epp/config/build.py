@@ -29,6 +29,7 @@ from epp.contract.plugins import (
     Reads,
     ResponseHook,
     RoutedHook,
+    SaturationDetector,
     Scorer,
 )
 
@@ -41,6 +42,7 @@ _PROTOCOLS: Mapping[Kind, tuple[type, str]] = {
     Kind.PROFILE_HANDLER: (ProfileHandler, "pick_profiles(...) and primary(...)"),
     Kind.PRODUCER: (Producer, "produce(request, endpoints)"),
     Kind.DISCOVERY: (Discovery, "run(publish)"),
+    Kind.DETECTOR: (SaturationDetector, "saturation(endpoints)"),
 }
 
 
@@ -87,6 +89,7 @@ class Assembly:
     done_hooks: tuple[Named[DoneHook], ...]
     endpoint_hooks: tuple[Named[EndpointHook], ...]
     discovery: Named[Discovery] | None
+    detector: Named[SaturationDetector] | None
     reads: Reads
 
 
@@ -103,7 +106,7 @@ def assemble(configuration: Configuration, clock: Clock, rng_seed: int | None) -
     acting = [(i.name, objects[i.name]) for i in configuration.instances if not i.leans_on_producer]
     producers = [Named(name, plugin) for name, plugin in acting if isinstance(plugin, Producer)]
     order = {name: position for position, name in enumerate(configuration.producers)}
-    discovery = configuration.discovery
+    discovery, detector = configuration.discovery, configuration.detector
     configuration = _settled(configuration, objects)
     return Assembly(
         configuration=configuration,
@@ -115,6 +118,7 @@ def assemble(configuration: Configuration, clock: Clock, rng_seed: int | None) -
         done_hooks=tuple(Named(name, plugin) for name, plugin in acting if isinstance(plugin, DoneHook)),
         endpoint_hooks=tuple(Named(name, plugin) for name, plugin in acting if isinstance(plugin, EndpointHook)),
         discovery=None if discovery is None else Named(discovery, objects[discovery]),
+        detector=None if detector is None else Named(detector, objects[detector]),
         reads=configuration.reads,
     )
 

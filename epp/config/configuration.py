@@ -112,7 +112,8 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The whole. `active` are the instances that act on requests or endpoints; `reads` is what they read together.
+    """The whole. `active` are the instances that act on requests or endpoints; `reads` is what they read together;
+    `detector` is the one that says when the pool is saturated, None for the default one.
 
     A plugin may settle what it reads only when it is constructed: `epp.config.build` has the last word.
     """
@@ -124,6 +125,7 @@ class Configuration:
     producers: tuple[str, ...]
     sources: tuple[Source, ...]
     discovery: str | None
+    detector: str | None
     parsers: tuple[str, ...]
     parsers_origin: Origin
     active: frozenset[str]

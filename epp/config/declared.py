@@ -13,8 +13,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
-from epp.config.units import Duration, parse_duration_s
 from epp.contract.plugins import plugin
+from epp.contract.units import Duration, parse_duration_s
 
 
 class Role(enum.Enum):

@@ -58,7 +58,7 @@ class Draft:
             self.findings.note(entry.at["type"], text)
         return self._make(name, entry.type, found, entry.parameters, entry.at.own, Origin.GIVEN)
 
-    def add(self, type: str, because: str) -> Instance | None:  # noqa: A002 - the field's name
+    def add(self, type: str, because: str, parameters: Node | None = None) -> Instance | None:  # noqa: A002 - as there
         """Add an instance that the document left out, under its type's name or a free one, and note it."""
         entry = self._find(type, 0)
         if entry is None:
@@ -66,7 +66,7 @@ class Draft:
         name, number = type, 2
         while name in self.instances or name in self.broken:
             name, number = f"{type}-{number}", number + 1
-        instance = self._make(name, type, entry, None, 0, Origin.DEFAULT)
+        instance = self._make(name, type, entry, parameters, 0, Origin.DEFAULT)
         if instance is not None:
             self.instances[name] = instance
             self.findings.note(0, f"added plugin '{name}': {because}")

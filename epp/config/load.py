@@ -11,6 +11,7 @@ from pathlib import Path
 
 from epp.config.catalog import Catalog
 from epp.config.configuration import Configuration, union
+from epp.config.detector import choose_detector
 from epp.config.document import MAX_BYTES, TOO_LONG, parse_document
 from epp.config.draft import Draft
 from epp.config.findings import ConfigErrors, Finding, Findings
@@ -96,8 +97,12 @@ def _complete(document: Document, draft: Draft, source: str) -> Configuration:
     discovery = choose_discovery(layer, draft)
     parsers, parsers_origin = choose_parsers(document, draft)
     check_flow_control(document, draft)
+    detector = choose_detector(document, draft)
     roots = {handler, *parsers, *(member for profile in profiles for member in profile.members)}
-    roots |= {name for source_ in sources for name in (source_.name, *source_.extractors)} | {discovery or ""}
+    roots |= {name for source_ in sources for name in (source_.name, *source_.extractors)} | {
+        discovery or "",
+        detector or "",
+    }
     add_producers(draft, roots)
     active = active_instances(draft, roots)
     check_scraped(draft, active, sources)
@@ -112,6 +117,7 @@ def _complete(document: Document, draft: Draft, source: str) -> Configuration:
         producers=tuple(instance.name for instance in producers_of(draft)),
         sources=sources,
         discovery=discovery,
+        detector=detector,
         parsers=parsers,
         parsers_origin=parsers_origin,
         active=frozenset(instance.name for instance in active),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from epp.config.document import Node
 from epp.config.findings import Findings, remedy, show
 from epp.config.typed import KEY, Reader, Section, document_names
-from epp.config.units import Duration, Quantity
+from epp.contract.units import Duration, Quantity
 
 KIND = "EndpointPickerConfig"
 API_VERSION = "llm-d.ai/v1alpha1"

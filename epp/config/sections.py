@@ -27,7 +27,6 @@ _ALWAYS_THERE = {
     "fairnessPolicyRef": "global-strict-fairness-policy",
     "orderingPolicyRef": "fcfs-ordering-policy",
     "usageLimitPolicyPluginRef": "static-usage-limit-policy",
-    "saturationDetector": "utilization-detector",
 }
 """Policies that a reference may name without declaring them."""
 
@@ -194,20 +193,13 @@ def _parser(reference: Reference, where: str, draft: Draft) -> str | None:
 
 
 def check_flow_control(document: Document, draft: Draft) -> None:
-    """References, bands and the detector; nothing of it has an effect yet."""
+    """References and bands; nothing of it has an effect yet."""
     flow = document.flow_control
     if flow is not None:
         _check_bands(flow, draft)
         _check_policy(flow.usage_limit_policy_plugin_ref, "usageLimitPolicyPluginRef", "flowControl", flow.at, draft)
-        if flow.saturation_detector is not None:
-            reference = flow.saturation_detector
-            _check_policy(reference.plugin_ref, "saturationDetector", "flowControl", reference.at, draft)
-        draft.findings.note(document.at["flowControl"], "flowControl has no effect yet: requests are not queued")
-    detector = document.saturation_detector
-    if detector is not None:
-        _check_policy(detector.plugin_ref, "saturationDetector", "", detector.at, draft)
-        text = "saturationDetector has no effect yet: no request is refused for saturation"
-        draft.findings.note(document.at["saturationDetector"], text)
+        text = "flowControl has no effect yet, but for its saturationDetector: requests are not queued"
+        draft.findings.note(document.at["flowControl"], text)
 
 
 def _check_bands(flow: FlowControl, draft: Draft) -> None:
@@ -234,5 +226,4 @@ def _check_policy(name: str, key: str, where: str, at: Lines, draft: Draft) -> N
     """A reference that may be absent, name a declared plugin, or name what is always there."""
     always = _ALWAYS_THERE[key]
     if name and name != always:
-        line = at["pluginRef" if key == "saturationDetector" else key]
-        draft.resolve(name, line, f"{where}.{key}" if where else key, _never, (always,))
+        draft.resolve(name, at[key], f"{where}.{key}" if where else key, _never, (always,))

@@ -274,14 +274,14 @@ HISTORY = [
      "line 1: feature gate 'haPopulateNonLeaderDatastore' has no effect yet"),
     ("data: {injectDefaults: true}\n", "line 1: 'data' is an older name of 'dataLayer'"),
     ("saturationDetector: {queueDepthThreshold: 5, kvCacheUtilThreshold: 0.8, metricsStalenessThreshold: 200ms}\n",
-     "line 1: saturationDetector has no effect yet: no request is refused for saturation"),
+     "added plugin 'utilization-detector': saturationDetector has thresholds"),
     ("saturationDetector: {pluginRef: utilization-detector}\n",
-     "line 1: saturationDetector has no effect yet: no request is refused for saturation"),
+     "line 1: saturationDetector is deprecated; name it under flowControl"),
     (("flowControl:\n  maxBytes: 1Gi\n  maxRequests: 2k\n  defaultRequestTTL: 1m0.5s\n  noEndpointRequestTTL: 0s\n"
      "  defaultPriorityBand: {maxRequests: 5e3, fairnessPolicyRef: global-strict-fairness-policy}\n"
      "  priorityBands: [{priority: -1, orderingPolicyRef: fcfs-ordering-policy, maxBytes: 100}, {priority: 0}]\n"
      "  saturationDetector: {pluginRef: utilization-detector}\n  enableEviction: yes\n"),
-     "line 1: flowControl has no effect yet: requests are not queued"),
+     "line 1: flowControl has no effect yet, but for its saturationDetector: requests are not queued"),
     ("dataLayer: {crossReplicaSyncInterval: 5s}\n",
      "line 1: dataLayer.crossReplicaSyncInterval has no effect yet: replicas do not know each other"),
 ]  # fmt: skip

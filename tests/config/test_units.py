@@ -9,7 +9,7 @@ import pytest
 
 from epp.config.declared import MetricSpec, parse_metric_spec
 from epp.config.findings import nearest, remedy, show
-from epp.config.units import parse_duration_s, parse_quantity
+from epp.contract.units import parse_duration_s, parse_quantity
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import epp.plugins
-from epp.api import Filter, Kind, Picker, ProfileHandler, Reads, ResponseHook, Scorer
+from epp.api import Filter, Kind, Picker, ProfileHandler, Reads, ResponseHook, SaturationDetector, Scorer
 from epp.contract.plugins import PluginSpec, spec_of
 from epp.testing import make_plugin
 
@@ -25,6 +25,7 @@ PROTOCOLS = {
     Kind.PICKER: Picker,
     Kind.PROFILE_HANDLER: ProfileHandler,
     Kind.PASSIVE: ResponseHook,
+    Kind.DETECTOR: SaturationDetector,
 }
 
 
@@ -36,6 +37,7 @@ class Declared(NamedTuple):
     parameters: dict[str, Any] = {}  # noqa: RUF012 - read only
     any_parameters: bool = False
     aliases: tuple[str, ...] = ()
+    also: tuple[Kind, ...] = ()
 
 
 COUNT = {"maxNumOfEndpoints": 1}
@@ -78,6 +80,19 @@ TABLE = [
         Reads.RESPONSE_HEADERS,
         {"pool": ""},
     ),
+    Declared(
+        "detectors.utilization",
+        "utilization-detector",
+        Kind.DETECTOR,
+        Reads.WAITING | Reads.KV_UTILIZATION,
+        {
+            "queueDepthThreshold": 5,
+            "kvCacheUtilThreshold": 0.8,
+            "metricsStalenessThreshold": "200ms",
+            "headroom": 0.0,
+        },
+        also=(Kind.FILTER,),
+    ),
 ]
 every_plugin = pytest.mark.parametrize("declared", TABLE, ids=lambda declared: declared.type)
 
@@ -97,7 +112,7 @@ def tagged(module: ModuleType) -> tuple[Any, PluginSpec]:
 def test_spec(declared: Declared) -> None:
     _, spec = tagged(load(declared))
     assert spec.type == declared.type
-    assert spec.kinds == {declared.kind}
+    assert spec.kinds == {declared.kind, *declared.also}
     assert spec.reads == declared.reads
     assert spec.aliases == declared.aliases
     assert spec.any_parameters == declared.any_parameters
@@ -115,7 +130,8 @@ def test_parameters_and_their_defaults(declared: Declared) -> None:
 @every_plugin
 def test_an_instance_satisfies_its_protocol(declared: Declared) -> None:
     target, _ = tagged(load(declared))
-    assert isinstance(make_plugin(target), PROTOCOLS[declared.kind])
+    for kind in (declared.kind, *declared.also):
+        assert isinstance(make_plugin(target), PROTOCOLS[kind])
 
 
 @every_plugin
@@ -133,7 +149,7 @@ def test_of_this_package_only_the_public_face_is_imported(declared: Declared) ->
     assert {name for name in imported if name and name.startswith("epp")} == {"epp.api"}
 
 
-@pytest.mark.parametrize("folder", ["scorers", "pickers", "handlers", "filters", "responses"])
+@pytest.mark.parametrize("folder", ["scorers", "pickers", "handlers", "filters", "responses", "detectors"])
 def test_the_table_is_complete(folder: str) -> None:
     files = (Path(epp.plugins.__path__[0]) / folder).glob("[a-z]*.py")
     assert {f"{folder}.{file.stem}" for file in files} == {d.module for d in TABLE if d.module.startswith(folder)}
