@@ -87,9 +87,9 @@ def echo_pods(*pools: Pool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def picker(pool: Pool, source: Source) -> Iterator[Epp]:
-    """The picker of `pool`, serving."""
+def picker(pool: Pool, source: Source, *more: str) -> Iterator[Epp]:
+    """The picker of `pool`, serving; `more` are further flags, which hold over those of `source`."""
     argv = ["--pool-name", pool.name, "--pool-namespace", NAMESPACE, "--zap-encoder", "json"]
-    argv += ["--grpc-port", "0", "--grpc-health-port", "0", *source.flags(pool)]
+    argv += ["--grpc-port", "0", "--grpc-health-port", "0", *source.flags(pool), *more]
     with serving(*argv, env=source.environ(pool)) as running:
         yield running

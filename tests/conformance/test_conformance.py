@@ -47,6 +47,17 @@ SERVED = "x-conformance-test-served-endpoint"
 BODY = json.dumps(
     {"model": "conformance-fake-model", "prompt": "Write as if you were a critic: San Francisco"}
 ).encode()
+OLDER = """\
+apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: header-based-testing-filter
+- type: destination-endpoint-served-verifier
+schedulingProfiles:
+- name: conformance-profile
+  plugins:
+  - pluginRef: header-based-testing-filter
+"""
 RULES = [
     Rule("/primary", {PRIMARY.name: 1}, host="primary.example.com"),
     Rule("/secondary", {SECONDARY.name: 1}, host="primary.example.com"),
@@ -262,6 +273,22 @@ def test_the_response_names_pool_and_choice(world: World) -> None:
     answer = world.post("/secondary/named", SECONDARY.ips[2])
     assert answer.get("x-conformance-test-epp-pool") == SECONDARY.name
     assert answer.get("x-conformance-test-selected-endpoint") == f"{SECONDARY.ips[2]}:3000"
+
+
+def test_the_older_manifests_configuration(world: World) -> None:
+    """Not an original; up to v1.3 the full picker ran, with this configuration: completions need the header, GETs go on
+    without it, as HTTPRouteMultipleGatewaysDifferentPools and its like ask for."""
+    rules = [Rule("/", {DP.name: 1})]
+    with (
+        picker(DP, world.source, "--conformance=off", "--config-text", OLDER) as alone,
+        gateways([DP], {DP.name: alone.port}, rules) as running,
+    ):
+        port = running.ports["primary"]
+        assert completion(port, "/dp", "a").status == 429
+        assert ask(port, head("GET", "/", "a")).json()["pod"] in DP.names
+        answers = [completion(port, "/dp", "a", f"{DP.ips[1]},192.0.2.1") for _ in range(20)]
+        assert {answer.json()["pod"] for answer in answers} == {DP.names[1]}
+        assert {answer.get(SERVED) for answer in answers} <= {f"{DP.ips[1]}:{port}" for port in DP.ports}
 
 
 def test_the_mode_is_announced_once(world: World) -> None:

@@ -36,15 +36,16 @@ class HeaderBasedTestingFilter:
     Range: any subset of the candidates; the order of the list says nothing to what runs later.
     Reads: one header of the request.
     Cost: O(length of the list); an index of the addresses is made anew when the pool changes.
-    Without data: without the header, or with an empty one, nobody is kept, or everybody if it is not `required`. What
-    the pool does not have, and what is no address, is passed over.
-    Origin: `header-based-testing-filter` of the Gateway API inference extension, which keeps one port of an IP and has
-    no parameters. `required: false` with `inTurn: true` is how its test picker (lwepp) chooses.
+    Without data: without the header, or with an empty one, nobody is kept; everybody, if it is not `required` or the
+    request has no body. What the pool does not have, and what is no address, is passed over.
+    Origin: `header-based-testing-filter` of the Gateway API inference extension, which keeps one port of an IP, has no
+    parameters and is not asked about requests without a body. `required: false` with `inTurn: true` is how the test
+    picker there (lwepp) chooses.
     """
 
     @dataclass(frozen=True, slots=True)
     class Parameters:
-        """* required: a request without the header finds no endpoint; false: any may be chosen for it
+        """* required: a request with a body but without the header finds no endpoint; false: any may be chosen for it
         * inTurn: keep a single one of the named endpoints, each in its turn, so that no score decides among them
         """
 
@@ -61,7 +62,7 @@ class HeaderBasedTestingFilter:
     def filter(self, request: InferenceRequest, endpoints: Endpoints) -> BoolArray:
         """True for the candidates that are named."""
         named = request.headers.get(HEADER, "").strip()
-        if not named and not self._required:
+        if not named and not (self._required and request.body_bytes):
             return np.ones(len(endpoints), dtype=np.bool_)
         known = self._rows_by_address(endpoints.identities)
         wanted = [row for item in named.split(",") for row in known.get(_address(item.strip()), ())]
