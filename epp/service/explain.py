@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import ssl
 import sys
 import urllib.error
 import urllib.parse
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     query = {"full": "1", "limit": str(options.last or 1)}
     if options.request_id is not None:
         query |= {"request_id": options.request_id, "limit": "10"}
-    document = fetch(options.url, query)
+    document = fetch(options.url, query, token_of(options.token_file), trust_of(options.ca_file))
     decisions = document["decisions"]
     if not decisions:
         raise EppError(f"the picker at {options.url} has made no decision yet")
@@ -45,7 +46,33 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def fetch(url: str, query: dict[str, str]) -> dict[str, Any]:
+def token_of(path: str | None) -> str:
+    """The token in a file, "" without one. Raises `UsageError`."""
+    if path is None:
+        return ""
+    try:
+        with open(path, encoding="ascii") as file:
+            token = file.read().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it holds no token"
+        raise UsageError(f"explain: --token-file {path} cannot be read: {reason}") from None
+    if not token.isprintable() or not token or " " in token:
+        raise UsageError(f"explain: --token-file {path} holds no token: it must be one word")
+    return token
+
+
+def trust_of(ca_file: str | None) -> ssl.SSLContext:
+    """How a picker that speaks https is known: by the system's CAs, or by those of a file. Raises `UsageError`."""
+    try:
+        trust = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UsageError(f"explain: --ca-file {ca_file} cannot be used: {error.strerror or error}") from None
+    # As for Go's clients: what is in the file is trusted as it is, also a certificate that may sign no other.
+    trust.verify_flags = (trust.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
+    return trust
+
+
+def fetch(url: str, query: dict[str, str], token: str, trust: ssl.SSLContext) -> dict[str, Any]:
     """What the picker at `url` answers. Raises `EppError`, whose text is one line."""
     base = url if "://" in url else f"http://{url}"
     parts = _split(base)
@@ -54,10 +81,14 @@ def fetch(url: str, query: dict[str, str]) -> dict[str, Any]:
         raise UsageError(f"explain: --url {shown} must be the picker's metrics port, such as {DEFAULT_URL}")
     path = PATH if parts.path in ("", "/", "/metrics") else parts.path
     asked = urllib.parse.urlunsplit((parts.scheme, parts.netloc, path, urllib.parse.urlencode(query), ""))
+    request = urllib.request.Request(asked)
+    if token:
+        # Not for whom we may be sent on to.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     # A proxy of the environment is for the way out, not for a port of ours.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust))
     try:
-        with opener.open(asked, timeout=TIMEOUT_S) as response:
+        with opener.open(request, timeout=TIMEOUT_S) as response:
             return _read(url, response.read(MOST_BYTES))
     except urllib.error.HTTPError as error:
         raise EppError(_refusal(url, error)) from None
@@ -107,6 +138,8 @@ def _refusal(url: str, error: urllib.error.HTTPError) -> str:
         return (
             f"{url} does not serve {PATH}: it is no metrics port of a picker, or that runs with --debug-endpoints=false"
         )
+    if error.code == 401:
+        return f"{url} answers 401: {line}; give it with --token-file FILE (kubectl create token NAME > FILE)"
     return f"{url} answers {error.code}: {line}"
 
 
@@ -127,6 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     add("request_id", nargs="?", metavar="REQUEST_ID", help="its x-request-id; without it, the last decision")
     add("--last", type=_count, metavar="N", help=f"the last N decisions, 1 to {MOST_DECISIONS}")
     add("--url", default=DEFAULT_URL, help="the picker's metrics port (default: %(default)s)")
+    add("--token-file", metavar="FILE", help="a Kubernetes token, where the picker asks for one")
+    add("--ca-file", metavar="FILE", help="CA of the metrics port's certificate, for a --url of https")
     add("--rows", type=_count, default=12, metavar="N", help="candidates shown of each profile (default: %(default)s)")
     add("--all", action="store_true", help="show every candidate that is kept")
     add("--json", action="store_true", help="the records as JSON, as docs/explain.md describes them")

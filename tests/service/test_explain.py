@@ -9,6 +9,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,13 @@ from epp.observe.decision.record import Record
 from epp.observe.decision.ring import DecisionRing
 from epp.observe.metrics.page import MetricsRegistry
 from epp.service.admin import Admin
+from epp.service.admin.access import Verdict
 from epp.service.debugpages import MOST_DECISIONS, PATH, DecisionsPage
 from epp.service.explanation import WIDTH, explain, seconds
 from epp.testing import FakeClock, make_endpoints
+from epp.transport.selfsigned import self_signed
+from epp.transport.tls import TlsSource
+from tests.transport.support import write_pair
 
 HOST = "127.0.0.1"
 
@@ -298,3 +303,56 @@ def test_the_limits_of_page_and_command_agree() -> None:
 
     assert command.MOST_DECISIONS == MOST_DECISIONS
     assert command.PATH == PATH
+
+
+def test_a_picker_that_asks_for_a_token(tmp_path: Path, capsys: Any) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    page = DecisionsPage(ring_of(record()), FakeClock(), lambda: 0.0, lambda seconds: None)
+
+    def review(shown: str, path: str, verb: str) -> Verdict:
+        assert (path, verb) == (PATH, "get")
+        return Verdict(200) if shown == "secret" else Verdict(401, "no")
+
+    server = Admin(HOST, 0, MetricsRegistry(), lambda: None, {PATH: page}, review=review)
+    with contextlib.closing(server):
+        asked = ["explain", "id-1", "--url", f"{HOST}:{server.port}"]
+        assert main([*asked, "--token-file", str(token)]) == 0
+        assert "id-1" in capsys.readouterr().out
+        assert main(asked) == 1
+        error = capsys.readouterr().err
+        assert "answers 401: this page asks for a Kubernetes token" in error
+        assert "--token-file FILE" in error
+
+
+@pytest.mark.parametrize(
+    ("flag", "content", "line"),
+    [
+        ("--token-file", None, "cannot be read: No such file"),
+        ("--token-file", "two words", "holds no token"),
+        ("--token-file", "", "holds no token"),
+        ("--token-file", "\x80", "cannot be read: it holds no token"),
+        ("--ca-file", None, "cannot be used: No such file"),
+        ("--ca-file", "junk", "cannot be used: "),
+    ],
+)
+def test_files_that_cannot_be_used(flag: str, content: str | None, line: str, tmp_path: Path, capsys: Any) -> None:
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    assert main(["explain", flag, str(file)]) == 2
+    error = capsys.readouterr().err
+    assert f"{flag} {file} {line}" in error
+    assert error.count("\n") == 1
+
+
+def test_a_picker_that_speaks_tls(tmp_path: Path, capsys: Any) -> None:
+    certificate, key = self_signed()
+    write_pair(tmp_path, (certificate, key))
+    page = DecisionsPage(ring_of(record()), FakeClock(), lambda: 0.0, lambda seconds: None)
+    server = Admin(HOST, 0, MetricsRegistry(), lambda: None, {PATH: page}, tls=TlsSource(tmp_path))
+    with contextlib.closing(server):
+        asked = ["explain", "id-1", "--url", f"https://localhost:{server.port}"]
+        assert main(asked) == 1
+        assert "CERTIFICATE_VERIFY_FAILED" in capsys.readouterr().err
+        assert main([*asked, "--ca-file", str(tmp_path / "tls.crt")]) == 0
