@@ -146,18 +146,41 @@ class Driver:
         self._exchange.close(end)
 
 
-def service(
-    open_handler: Callable[[], Handler], body_limit_bytes: int = 64 * 1024 * 1024
-) -> Callable[[Any, Outlet], Driver]:
-    """What to register under `PATH`: makes a handler and a driver for every stream.
+Open = Callable[[Any, Outlet], Driver]
+
+
+class Services:
+    """What to register under `PATH`, more than once if need be: all streams have the bounds of one service.
 
     All bodies together may take `ALL_BODIES_BYTES` while they arrive, or four times the limit of one if that is more.
     """
-    replies, notices = Replies(), Notices()
-    gathering = Gathering(max(ALL_BODIES_BYTES, 4 * body_limit_bytes))
 
-    def open_stream(_metadata: Any, outlet: Outlet) -> Driver:
-        exchange = Exchange(open_handler(), replies, body_limit_bytes, outlet.at_once_bytes, gathering)
-        return Driver(exchange, outlet, notices)
+    def __init__(self, body_limit_bytes: int = 64 * 1024 * 1024) -> None:
+        self._limit_bytes = body_limit_bytes
+        self._replies, self._notices = Replies(), Notices()
+        self._gathering = Gathering(max(ALL_BODIES_BYTES, 4 * body_limit_bytes))
 
-    return open_stream
+    def plain(self, open_handler: Callable[[], Handler]) -> Open:
+        """Makes a handler and a driver for every stream."""
+        replies, notices, gathering, limit_bytes = self._replies, self._notices, self._gathering, self._limit_bytes
+
+        def open_stream(_metadata: Any, outlet: Outlet) -> Driver:
+            exchange = Exchange(open_handler(), replies, limit_bytes, outlet.at_once_bytes, gathering)
+            return Driver(exchange, outlet, notices)
+
+        return open_stream
+
+    def choosing(self, handler_for: Callable[[Any], Handler]) -> Open:
+        """The same, where the handler depends on what the transport knows of the stream."""
+        replies, notices, gathering, limit_bytes = self._replies, self._notices, self._gathering, self._limit_bytes
+
+        def open_stream(metadata: Any, outlet: Outlet) -> Driver:
+            exchange = Exchange(handler_for(metadata), replies, limit_bytes, outlet.at_once_bytes, gathering)
+            return Driver(exchange, outlet, notices)
+
+        return open_stream
+
+
+def service(open_handler: Callable[[], Handler], body_limit_bytes: int = 64 * 1024 * 1024) -> Open:
+    """What to register under `PATH`: makes a handler and a driver for every stream. See `Services`."""
+    return Services(body_limit_bytes).plain(open_handler)
