@@ -32,6 +32,8 @@ from epp.api import (
     ProfileHandler,
     ProfileResult,
     Reads,
+    ResponseHead,
+    ResponseHook,
     RoutedHook,
     Scorer,
     filter,  # noqa: A004 - the field's name
@@ -96,6 +98,11 @@ class Bookkeeper:
             hops.append(decision.target.id)
             hops.append(3)  # type: ignore[arg-type]
 
+    def on_response_headers(
+        self, request: InferenceRequest, decision: Decision, response: ResponseHead
+    ) -> Mapping[str, str]:
+        return {"x-chosen": decision.target.id, "x-status": str(response.status)}
+
     def on_done(self, request: InferenceRequest, decision: Decision, completion: Completion) -> None:
         seconds: float = completion.duration_s
         assert seconds >= 0
@@ -122,9 +129,10 @@ def shapes() -> Sequence[object]:
     producer: Producer = Bookkeeper()
     handler: ProfileHandler = Bookkeeper()
     routed: RoutedHook = Bookkeeper()
+    responses: ResponseHook = Bookkeeper()
     done: DoneHook = Bookkeeper()
     membership: EndpointHook = Bookkeeper()
     not_a_scorer: Scorer = Misfit()  # type: ignore[assignment]
     not_a_filter: Filter = Bookkeeper()  # type: ignore[assignment]
     not_a_picker: Picker = Bookkeeper()  # type: ignore[assignment]
-    return producer, handler, routed, done, membership, not_a_scorer, not_a_filter, not_a_picker
+    return producer, handler, routed, responses, done, membership, not_a_scorer, not_a_filter, not_a_picker
