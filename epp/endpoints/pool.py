@@ -34,7 +34,7 @@ SUSPECT_S = 2.0
 
 
 class Pool:
-    """Endpoints by row. `synced` turns true with the first snapshot and stays so."""
+    """Endpoints by row. `synced` turns true with the first snapshot, and false when the pool is forgotten."""
 
     def __init__(self, clock: Clock, capacity: int = 16) -> None:
         self.columns = Columns(capacity)
@@ -97,6 +97,11 @@ class Pool:
                 _told(hook.on_endpoint_removed, endpoint)
             for endpoint in added:
                 _told(hook.on_endpoint_added, endpoint)
+
+    def forget(self) -> None:
+        """Nothing is known any more, not even that there is no endpoint."""
+        self.apply([])
+        self.synced = False
 
     def candidates(self) -> Endpoints:
         """All endpoints that may be chosen, as of now."""

@@ -12,21 +12,24 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from epp import __version__
 from epp.config.catalog import Catalog, collect
 from epp.config.findings import ConfigErrors
-from epp.contract.discovery import EndpointSpec
+from epp.contract.discovery import Discovery, EndpointSpec
 from epp.contract.endpoints import Endpoint
 from epp.contract.errors import DiscoveryError, EppError
+from epp.observe.degraded import Degraded
 from epp.observe.log.bridge import bridge
 from epp.observe.log.logs import Log, open_log
 from epp.observe.metrics.loopwatch import LoopWatch
 from epp.service.admin import Admin
+from epp.service.cluster import Cluster, access_of, wanted
 from epp.service.debugpages import PATH as DECISIONS
 from epp.service.debugpages import DecisionsPage
 from epp.service.flags.options import Options
@@ -34,7 +37,7 @@ from epp.service.health import Health
 from epp.service.listeners import Listeners, every_interface, open_listeners
 from epp.service.served import ServedPool
 from epp.service.sources import source_of
-from epp.service.wiring import decision_log_of
+from epp.service.wiring import admin_tls, decision_log_of
 
 log = logging.getLogger("epp.service")
 
@@ -66,12 +69,15 @@ def run(options: Options) -> int:
 class Process:
     """One service. `serve` is its whole life."""
 
-    def __init__(self, options: Options, lines: Log) -> None:
+    def __init__(self, options: Options, lines: Log, environ: Mapping[str, str] = os.environ) -> None:
         self._options = options
+        self._environ = environ
         self._lines = lines
         self._clock = time.monotonic
         self._rng = random.Random(options.seed)
-        self._health = Health(lambda: self._served.pool.synced, lambda: len(self._served.pool) > 0)
+        self._degraded = Degraded()
+        self._cluster: Cluster | None = None
+        self._health = Health(lambda: self._served.pool.synced, lambda: len(self._served.pool) > 0, self._active)
         self._catalog: Catalog = collect(*options.plugin_dirs)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -83,56 +89,75 @@ class Process:
         self._listen_to_signals()
         _announce(options)
         self._served = served = ServedPool(options, self._lines, self._clock, self._rng, self._catalog)
-        await self._discover(served)
-        if self._stop.is_set():
-            log.info("stopped before anything listened")
-            await served.stop()
-            return 0
-        # The collector's walk over all that was loaded takes some 25 ms: before anybody is served.
-        gc.collect()
-        listeners = await open_listeners(options, served.director, served.access_logs, self._health, self._clock)
+        served.recorder.registry.add(self._degraded)
+        listeners: Listeners | None = None
         admin: Admin | None = None
-        recorder = served.recorder
         try:
-            recorder.decision_log = decision_log_of(options, self._clock)
-            admin = Admin(
-                options.bind_address or every_interface(),
-                options.metrics_port,
-                recorder.registry,
-                self._missing,
-                {DECISIONS: DecisionsPage(recorder.decisions, self._clock)} if options.debug_endpoints else {},
-            )
+            await self._discover(served)
+            if self._stop.is_set():
+                log.info("stopped before anything listened")
+                return 0
+            # The collector's walk over all that was loaded takes some 25 ms: before anybody is served.
+            gc.collect()
+            listeners = await open_listeners(options, served.director, served.access_logs, self._health, self._clock)
+            served.recorder.decision_log = decision_log_of(options, self._clock)
+            admin = self._open_admin(served)
             served.pool.subscribe(_HealthTold(self._health))
             served.watch_configuration()
-            if options.watch_loop:
-                watch = LoopWatch()
-                watch.start()
-                recorder.registry.add(watch)
             _ready(options, listeners, admin)
             await self._until_told()
             await self._drain()
         finally:
             for task in self._tasks:
                 task.cancel()
-            await self._close(listeners)
+            if listeners is not None:
+                await self._close(listeners)
             if admin is not None:
                 await asyncio.to_thread(admin.close)
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._cluster is not None:
+                await self._cluster.close()
             await served.stop()
-            if recorder.decision_log is not None:
-                await asyncio.to_thread(recorder.decision_log.close)
+            if served.recorder.decision_log is not None:
+                await asyncio.to_thread(served.recorder.decision_log.close)
         log.info("stopped")
         return 0
 
+    def _open_admin(self, served: ServedPool) -> Admin:
+        options, recorder = self._options, served.recorder
+        if options.watch_loop:
+            watch = LoopWatch()
+            watch.start()
+            recorder.registry.add(watch)
+        return Admin(
+            options.bind_address or every_interface(),
+            options.metrics_port,
+            recorder.registry,
+            self._missing,
+            {DECISIONS: DecisionsPage(recorder.decisions, self._clock)} if options.debug_endpoints else {},
+            review=self._cluster.review() if self._cluster is not None else None,
+            tls=admin_tls(options),
+        )
+
     async def _discover(self, served: ServedPool) -> None:
         source = source_of(self._options, served.assembly)
-        if source is None:
-            log.warning(
-                "there is no source of endpoints, every request gets 503; give --endpoints IP:PORT,... or "
-                "--endpoints-file FILE, or file-discovery in the configuration"
-            )
-            served.endpoints([])
-            return
+        if source is not None:
+            return await self._publish(source, served)
+        access = access_of(self._options, self._environ) if wanted(self._options) else None
+        if access is not None:
+            # Nothing waits for the API server: until it has answered we are not ready, which health says.
+            rng = random.Random(self._rng.random())
+            self._cluster = Cluster(access, self._options, self._degraded.tell, self._clock, rng)
+            self._cluster.follow(served, self._health.changed)
+            self._cluster.contend(self._health.changed)
+            return None
+        log.warning(
+            "there is no source of endpoints, every request gets 503; give --endpoints IP:PORT,... or "
+            "--endpoints-file FILE, or file-discovery in the configuration, or --pool-name in a Kubernetes cluster"
+        )
+        return served.endpoints([])
+
+    async def _publish(self, source: Discovery, served: ServedPool) -> None:
         first = asyncio.Event()
 
         def publish(snapshot: Sequence[EndpointSpec]) -> None:
@@ -168,6 +193,8 @@ class Process:
 
     async def _drain(self) -> None:
         self._health.drain()
+        if self._cluster is not None:
+            self._tasks.append(asyncio.create_task(self._cluster.give_up_lease()))
         wait_s = 0.0 if self._hurry.is_set() else self._options.drain_timeout_s
         log.info("stopping: requests are answered for %.0f s more", wait_s)
         with contextlib.suppress(TimeoutError):
@@ -188,10 +215,15 @@ class Process:
     def _missing(self) -> str | None:
         if self._health.draining:
             return "stopping"
-        pool = self._served.pool
-        if not pool.synced:
-            return "endpoints are not known yet"
-        return None if len(pool) else "there is no endpoint; see --endpoints and --endpoints-file"
+        if not self._active():
+            return "standing by: another replica is active"
+        if self._served.pool.synced and len(self._served.pool):
+            return None
+        missing = "there is no endpoint" if self._served.pool.synced else "endpoints are not known yet"
+        return "; ".join((missing, *self._degraded.lines()))
+
+    def _active(self) -> bool:
+        return self._cluster is None or self._cluster.active
 
 
 class _HealthTold:

@@ -25,6 +25,7 @@ from epp.config.load import load_text, read_text
 from epp.config.reload import ConfigWatcher
 from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Clock, Endpoint
+from epp.contract.models import Models
 from epp.director import Director
 from epp.director.unwatched import Unwatched
 from epp.director.unwatched_metrics import UnwatchedCollector
@@ -32,6 +33,7 @@ from epp.endpoints.pool import Pool
 from epp.observe.log.logs import Log
 from epp.observe.recorder import Recorder
 from epp.service.flags.options import Options
+from epp.service.saturation import detector_reads, follow_pace, with_detector
 from epp.service.wiring import (
     WATCHED,
     observe,
@@ -96,6 +98,14 @@ class ServedPool:
         """These are the endpoints now."""
         self.pool.apply(snapshot)
 
+    def gone(self) -> None:
+        """There is no such pool any more: nothing is known of its endpoints."""
+        self.pool.forget()
+
+    def models(self, models: Models) -> None:
+        """This is what is said of models now; requests that are on their way keep what they began with."""
+        self.director.models = models
+
     def check(self, text: str, source: str) -> Configuration:
         """Read a configuration. Raises `ConfigErrors`."""
         return load_text(text, self._catalog, source=source, strict=self.options.strict)
@@ -105,9 +115,11 @@ class ServedPool:
         assembly = assemble(configuration, self._clock, self.options.seed)
         settings = scrape_settings_of(self.options, configuration)
         plan = plan_of(assembly, self._clock, watch_of(self.options, assembly))
+        plan = with_detector(plan, assembly, self.options, self._clock)
         rng = random.Random(self._rng.random())
         record = recorded_by(self.pool, self._unwatched)
-        scraper = Scraper(record, scraped_reads(assembly, plan), settings, rng, self.pool.suspect, self._in_flight)
+        reads = detector_reads(plan, scraped_reads(assembly, plan))
+        scraper = Scraper(record, reads, settings, rng, self.pool.suspect, self._in_flight)
         # Nothing above changed anything: up to here a bad configuration is refused as a whole.
         for warning in configuration.warnings:
             log.warning("configuration %s: %s", configuration.source, warning)
@@ -124,6 +136,7 @@ class ServedPool:
                 clock=self._clock,
                 new_request_id=_request_ids(self._rng),
                 settings=settings_of(self.options),
+                rng=random.Random(self._rng.random()),
             )
         else:
             self._replace(self.assembly, assembly, self.scraper)
@@ -134,6 +147,7 @@ class ServedPool:
         self.pool.subscribe(scraper)
         scraper.start()
         observe(self.recorder, assembly, plan, scraper)
+        follow_pace(plan, scraper)
         self.director.arrived = scraper.pace.arrived
         return assembly
 

@@ -37,6 +37,7 @@ from epp.service.flags.options import Options
 from epp.signals.poll.scraper import Scraper
 from epp.signals.poll.target import Record
 from epp.signals.settings import ScrapeSettings
+from epp.transport.tls import TlsSource
 
 _WATCHES = {"full": Watch.BODY, "headers": Watch.HEADERS, "release": Watch.NOTHING}
 WATCHED = {
@@ -128,6 +129,19 @@ def decision_log_of(options: Options, clock: Clock) -> DecisionLog | None:
         max_bytes=options.decision_log_max_bytes,
         older_files=options.decision_log_files,
         hash_key=secrets.token_bytes(32) if options.decision_log_prefix_hashes else None,
+    )
+
+
+def admin_tls(options: Options) -> TlsSource | None:
+    """The certificate of the metrics port; None for plain HTTP. Raises `StartError` when it cannot be used."""
+    if options.metrics_cert_dir is None:
+        return None
+    return TlsSource(
+        options.metrics_cert_dir,
+        min_version=options.tls_min_version,
+        cipher_suites=options.tls_cipher_suites,
+        protocols=("http/1.1",),
+        client_ca_file=options.metrics_client_ca_file,
     )
 
 

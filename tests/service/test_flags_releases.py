@@ -91,7 +91,6 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
             "kv_cache_usage_percentage_metric": "vllm:kv_cache_usage_perc",
             "ha_enable_leader_election": True,
             "config_text": CONFIG,
-            "without_effect": ("ha-enable-leader-election",),
         },
     ),
     "KServe v0.18, TLS": (
@@ -104,7 +103,6 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
             **POOL,
             "ha_enable_leader_election": True,
             "config_text": CONFIG,
-            "without_effect": ("ha-enable-leader-election",),
         },
     ),
     "KServe v0.20, tracing": (
@@ -163,7 +161,6 @@ CASES: dict[str, tuple[list[str], dict[str, Any]]] = {
             "pool_group": "inference.networking.x-k8s.io",
             "verbosity": 4,
             "config_file": Path("/etc/epp/epp-config.yaml"),
-            "without_effect": ("pool-group",),
         },
     ),
 }

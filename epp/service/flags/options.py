@@ -71,6 +71,8 @@ class Options:
     pool_ports: tuple[int, int] | None
     """The lowest and the highest port that may be listened on for single pools."""
     pool_group: str
+    """Empty: whichever group has the pool."""
+    kubeconfig: Path | None
     pod_name: str
     """From POD_NAME; may be empty."""
     endpoint_selector: str

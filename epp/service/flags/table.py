@@ -95,16 +95,17 @@ _POOL = (
          field="", env="POOL_NAMESPACE"),
     Flag("pool-ports", "ports", "",
          "LOW-HIGH: with many pools, listen also on the ports of their endpointPickerRef that are among these"),
-    Flag("pool-group", "string", "inference.networking.k8s.io", "API group of the InferencePool", effective=False),
-    Flag("kubeconfig", "path", "", "kubeconfig file of the API server", field="", effective=False),
-    Flag("endpoint-selector", "selector", "", "label selector of pods, instead of a pool", effective=False),
+    Flag("pool-group", "string", "",
+         "API group of the InferencePool; empty: inference.networking.k8s.io, else inference.networking.x-k8s.io"),
+    Flag("kubeconfig", "path", "", "kubeconfig file of the API server; empty: $KUBECONFIG, the pod's service account"),
+    Flag("endpoint-selector", "selector", "", "label selector of pods, instead of a pool"),
     Flag("endpoint-target-ports", "ints", "", "ports of the selected pods, 1 to 8, comma separated", field="",
-         low=0, high=_PORT, effective=False),
+         low=0, high=_PORT),
     Flag("endpoints", "addresses", "", "model servers, IP:PORT or [IPv6]:PORT, comma separated; repeatable", field=""),
     Flag("endpoints-file", "path", "", "YAML or JSON file of model servers, read again when it changes"),
     Flag("endpoints-dir", "path", "",
          "directory of such files, one a pool: <namespace>.<pool>.yaml or <pool>.yaml; followed while it changes"),
-    Flag("ha-enable-leader-election", "bool", "false", "serve only while holding the Lease", effective=False),
+    Flag("ha-enable-leader-election", "bool", "false", "of several replicas one is ready, which holds a Lease"),
     Flag("disable-endpoint-subset-filter", "bool", "false", "ignore the subset of endpoints the proxy hints at"),
 )  # fmt: skip
 
@@ -191,10 +192,10 @@ FLAGS: tuple[Flag, ...] = (*_LISTENERS, *_TLS, *_POOL, *_ANSWER, *_SIGNALS, *_CO
 
 VARIABLES: tuple[Flag, ...] = (
     Flag("SD_QUEUE_DEPTH_THRESHOLD", "int", None, "waiting requests at which an endpoint is saturated",
-         field="saturation_queue_depth_threshold", low=1, effective=False),
+         field="saturation_queue_depth_threshold", low=1),
     Flag("SD_KV_CACHE_UTIL_THRESHOLD", "fraction", None, "KV cache use at which an endpoint is saturated",
-         field="saturation_kv_utilization_threshold", effective=False),
+         field="saturation_kv_utilization_threshold"),
     Flag("SD_METRICS_STALENESS_THRESHOLD", "duration", None, "age at which values count as missing",
-         field="saturation_metrics_staleness_threshold_s", low=1e-9, effective=False),
+         field="saturation_metrics_staleness_threshold_s", low=1e-9),
 )  # fmt: skip
 """Settings of the seed era that exist in the environment alone."""
