@@ -15,7 +15,7 @@ import pytest
 from epp.kube.errors import ApiError, Forbidden, Unreachable
 from epp.kube.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Resource
 from epp.observe.metrics.page import MetricsRegistry
-from epp.service.admin import Admin
+from epp.service.admin import Admin, review
 from epp.service.admin.access import Review, Verdict, bearer_token
 from epp.service.admin.review import MATTER, Reviewer, on_loop
 from epp.service.debugpages import Answer
@@ -248,14 +248,14 @@ def test_tokens_of_headers(header: str, token: str | None) -> None:
 
 
 @contextlib.contextmanager
-def served(review: Review | None) -> Iterator[int]:
+def served(asked: Review | None) -> Iterator[int]:
     server = Admin(
         HOST,
         0,
         MetricsRegistry(),
         lambda: None,
         {PAGE: lambda query: Answer("200 OK", "application/json", b"{}")},
-        review=review,
+        review=asked,
     )
     try:
         yield server.port
@@ -310,18 +310,39 @@ def test_a_loop_that_does_not_turn_or_is_gone() -> None:
     _, _, _, reviewer = made()
     with loop_of_its_own() as loop:
         held = threading.Event()
-        review = on_loop(reviewer, loop, patience_s=0.05)
+        asked = on_loop(reviewer, loop, patience_s=0.05)
         loop.call_soon_threadsafe(held.wait)
-        assert review("alice", "/metrics", "get").status == 500
+        assert asked("alice", "/metrics", "get").status == 500
         held.set()
-    assert review("alice", "/metrics", "get") == Verdict(500, "the picker has stopped")
+    assert asked("alice", "/metrics", "get") == Verdict(500, "the picker has stopped")
+
+
+def test_probes_are_answered_while_nobody_can_be_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More scrapers than connections, and an API server that says nothing."""
+    monkeypatch.setattr(review, "_PLACE_S", 0.01)
+    monkeypatch.setattr(review, "_MOST_WAITING", 4)
+    cluster, _, _, reviewer = made()
+    with loop_of_its_own() as loop, served(on_loop(reviewer, loop)) as port:
+        cluster.gate = asyncio.Event()
+        statuses: list[int] = []
+        asking = [
+            threading.Thread(target=lambda: statuses.append(ask(port, "/metrics", "alice")[0])) for _ in range(80)
+        ]
+        for thread in asking:
+            thread.start()
+        while len(statuses) < 76:
+            assert get(port, "/healthz")[0] == 200
+        loop.call_soon_threadsafe(cluster.gate.set)
+        for thread in asking:
+            thread.join(10)
+        assert sorted(statuses) == [200] * 4 + [500] * 76
 
 
 def test_a_review_that_fails_lets_nobody_in(caplog: pytest.LogCaptureFixture) -> None:
-    def review(token: str, path: str, verb: str) -> Verdict:
+    def fail(token: str, path: str, verb: str) -> Verdict:
         raise RuntimeError("broken")
 
-    with served(review) as port:
+    with served(fail) as port:
         assert ask(port, "/metrics", "alice")[0] == 500
     [record] = caplog.records
     assert "broken" in record.getMessage()

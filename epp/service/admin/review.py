@@ -15,6 +15,7 @@ import asyncio
 import concurrent.futures
 import hashlib
 import secrets
+import threading
 import time
 from collections import OrderedDict
 from typing import Any, Generic, Literal, Protocol, TypeVar
@@ -41,6 +42,9 @@ _MOST_ANSWERS = 4096
 _MOST_USER_BYTES = 16 << 10
 """Of a user that is kept; one with thousands of groups is asked for every time."""
 _AT_ONCE = 4
+_PLACE_S = 1.0
+_MOST_WAITING = 32
+"""Threads of the admin server that wait for a verdict: half of them, so that probes get an answer meanwhile."""
 _AUTHENTICATED = "system:authenticated"
 
 T = TypeVar("T")
@@ -192,8 +196,17 @@ class Reviewer:
 
 def on_loop(reviewer: Reviewer, loop: asyncio.AbstractEventLoop, patience_s: float = REVIEW_S + 2.0) -> Review:
     """For the threads of the admin server: they wait for `reviewer`, which is on `loop`, for `patience_s` at most."""
+    places = threading.BoundedSemaphore(_MOST_WAITING)
 
     def review(token: str, path: str, verb: str) -> Verdict:
+        if not places.acquire(timeout=_PLACE_S):
+            return Verdict(500, "too many others wait to be let in; ask again later")
+        try:
+            return ask(token, path, verb)
+        finally:
+            places.release()
+
+    def ask(token: str, path: str, verb: str) -> Verdict:
         question = reviewer.verdict(token, path, verb)
         try:
             asked = asyncio.run_coroutine_threadsafe(question, loop)
