@@ -104,7 +104,7 @@ class _Entry:
         """A certificate or key; the data win over the path, as everywhere."""
         if data:
             try:
-                return base64.b64decode(data, validate=False)
+                return base64.b64decode("".join(data.split()), validate=True)
             except (binascii.Error, ValueError):
                 raise StartError(f"{self.what}: {name}-data is not base64") from None
         return self.path(path) if path else None

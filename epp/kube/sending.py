@@ -70,7 +70,7 @@ class Sender:
                 yield chunk
         finally:
             self._streams.discard(response)
-            response.close()
+            _abort(response)
 
     async def close(self) -> None:
         """Ends all connections. No request can be made any more."""
@@ -80,6 +80,9 @@ class Sender:
             response.content.set_exception(ConnectionAbortedError("we closed the connection"))
         if self._session is not None:
             await self._session.close()
+            # What was aborted is closed in the loop's next turns.
+            for _ in range(3):
+                await asyncio.sleep(0)
 
     async def _next(self, request: Request, chunks: Any) -> bytes:
         """The next piece, b"" at the end."""
@@ -183,6 +186,14 @@ class Sender:
                 },
             )
         return self._session
+
+
+def _abort(response: ClientResponse) -> None:
+    """Ends a connection at once: a polite end of TLS would wait for a peer that may be gone."""
+    transport = response.connection.transport if response.connection is not None else None
+    if transport is not None:
+        transport.abort()
+    response.close()
 
 
 def _notice_silence(response: ClientResponse) -> None:

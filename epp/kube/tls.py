@@ -104,7 +104,11 @@ class Tls:
 
 
 def _text(pem: Pem) -> str:
-    return (pem.read_bytes() if isinstance(pem, Path) else pem).decode("ascii", "ignore")
+    text = (pem.read_bytes() if isinstance(pem, Path) else pem).decode("ascii", "ignore")
+    if not text:
+        # OpenSSL would be asked for the system's authorities instead.
+        raise ValueError("it is empty")
+    return text
 
 
 def _show(context: ssl.SSLContext, certificate: Pem, key: Pem) -> None:
@@ -143,4 +147,4 @@ def _file(pem: Pem) -> Iterator[str]:
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
         return (error.reason or "no certificate found").replace("_", " ").lower()
-    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
