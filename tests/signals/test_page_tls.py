@@ -58,7 +58,9 @@ def make_pair(address: str = "127.0.0.1") -> tuple[bytes, bytes]:
             ),
             critical=True,
         )
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -177,12 +179,16 @@ class Asker:
 
 
 @contextlib.asynccontextmanager
-async def pod(pair: tuple[bytes, bytes], directory: Path) -> AsyncIterator[int]:
-    """A metrics page over https; yields its port."""
+async def pod(pair: tuple[bytes, bytes], directory: Path, client: bytes = b"") -> AsyncIterator[int]:
+    """A metrics page over https; yields its port. With `client`, who asks must show that certificate."""
     path = directory / f"pod-{pair[0][60:70].hex()}.pem"
     path.write_bytes(b"".join(pair))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
+    if client:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(cadata=client.decode())
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -253,7 +259,7 @@ async def test_roots_are_read_at_most_every_few_seconds(tmp_path: Path) -> None:
 
     clock = FakeClock()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    tls = PageTls(context, read, clock=clock)
+    tls = PageTls(lambda: context, read, clock=clock)
     await asyncio.gather(*(tls.ready() for _ in range(10)))
     assert len(reads) == 1
     for _ in range(10):
@@ -266,7 +272,7 @@ async def test_roots_are_read_at_most_every_few_seconds(tmp_path: Path) -> None:
     await idle_executor()
     assert len(reads) == 2
     assert threading.get_ident() not in reads
-    PageTls(context).doubt()
+    PageTls(lambda: context).doubt()
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -289,3 +295,40 @@ async def test_a_root_that_openssl_refuses_harms_no_other(tmp_path: Path) -> Non
     tls = page_tls(True, environ={"SSL_CERT_DIR": str(tmp_path)})
     await tls.ready()
     assert tls.context.cert_store_stats()["x509"] == 1
+
+
+def test_our_own_certificate_is_replaced(run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An endpoint that asks for one, and trusts another one of us after a while."""
+    ours, others = make_pair(), [make_pair(), make_pair()]
+    secret = tmp_path / "tls"
+    mount(secret, "1", tls_crt=others[0][0], tls_key=others[0][1])
+    own = tmp_path / "pod.pem"
+    own.write_bytes(b"".join(ours))
+
+    async def main() -> None:
+        files = (str(secret / "tls.crt"), str(secret / "tls.key"))
+        tls = page_tls(True, str(own), files)
+        clock = tls._clock = FakeClock()
+        tls._look_s = clock() + 3.0
+        async with pod(ours, tmp_path, others[0][0]) as before, pod(ours, tmp_path, others[1][0]) as after:
+            assert await Asker(before, tls).get() == "page"
+            assert await Asker(after, tls).get() != "page"
+            # First a certificate with another one's key, then its own.
+            mount(secret, "2", tls_crt=others[1][0], tls_key=others[0][1])
+            for _ in range(2):
+                clock.advance(3.5)
+                assert await Asker(before, tls).get() == "page"
+            mount(secret, "3", tls_crt=others[1][0], tls_key=others[1][1])
+            assert await Asker(after, tls).get() != "page"
+            clock.advance(3.5)
+            assert await Asker(after, tls).get() == "page"
+            assert await Asker(before, tls).get() != "page"
+
+    with caplog.at_level(logging.INFO, "epp.signals"):
+        run(main())
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert lines[0].endswith(
+        "cannot be used: it, or its key, holds nothing that fits in PEM form; the last good one stays in use"
+    )
+    assert lines[1].endswith("was replaced, new connections show it")

@@ -47,6 +47,7 @@ _CONNECTION = "epp.connection"
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
+    allow_reuse_port = False
 
     def __init__(self, address: tuple[str, int], app: App, tls: TlsSource | None) -> None:
         self._tls = tls
