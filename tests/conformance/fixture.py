@@ -11,12 +11,17 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
 from tests.conformance.gateway import Pool
-from tests.e2e.stack import HERE, Epp, Part, serving
+from tests.e2e.stack import HERE, PATIENCE_S, Epp, Part, serving
 
 NAMESPACE = "inference-conformance-app-backend"
 ECHO = HERE.parent / "conformance" / "echo.py"
@@ -88,8 +93,22 @@ def echo_pods(*pools: Pool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def picker(pool: Pool, source: Source, *more: str) -> Iterator[Epp]:
-    """The picker of `pool`, serving; `more` are further flags, which hold over those of `source`."""
+    """The picker of `pool`, ready; `more` are further flags, which hold over those of `source`."""
     argv = ["--pool-name", pool.name, "--pool-namespace", NAMESPACE, "--zap-encoder", "json"]
     argv += ["--grpc-port", "0", "--grpc-health-port", "0", *source.flags(pool), *more]
     with serving(*argv, env=source.environ(pool)) as running:
+        _until_ready(running)
         yield running
+
+
+def _until_ready(running: Epp) -> None:
+    """What the manifests' readiness probe asks."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    with grpc.insecure_channel(f"127.0.0.1:{running.health_port}") as channel:
+        health = HealthStub(channel)
+        while True:
+            answer = health.Check(HealthCheckRequest(service="inference-extension"), timeout=5.0)
+            if answer.status == HealthCheckResponse.SERVING:
+                return
+            assert time.monotonic() < deadline_s, "the picker is never ready"
+            time.sleep(0.02)

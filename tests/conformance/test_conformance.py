@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.cluster import cluster
 from tests.conformance.fixture import (
     DP,
     H2C,
@@ -69,6 +70,7 @@ RULES = [
 
 SOURCES: dict[str, Callable[[Path], contextlib.AbstractContextManager[Source]]] = {
     "endpoints-file": lambda folder: contextlib.nullcontext(EndpointsFile(folder)),
+    "kubernetes": cluster,
 }
 """Where pickers learn of their pods; every test runs with each."""
 
