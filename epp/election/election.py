@@ -141,12 +141,14 @@ class Election:
         return self._seen.holder if self._seen is not None else ""
 
     async def run(self, changed: Callable[[bool], None]) -> None:
-        """Contend until `release`, whatever the API server does. `changed` hears `active` when it is another one;
-        it begins as False."""
+        """Contend until `release`, whatever the API server does. `changed` hears `active` when it is another one; it
+        begins as False. Of the release it hears nothing: who calls that knows."""
         told = led = False
         while not self._released:
             async with self._busy:
                 error = None if self._released else await self._attempt()
+            if self._released:
+                return
             self._report(error)
             if self.leading != led:
                 led = not led
@@ -154,10 +156,7 @@ class Election:
             if self.active != told:
                 told = not told
                 changed(told)
-            if not self._released:
-                await asyncio.sleep(self._pause_s(error))
-        if told:
-            changed(False)
+            await asyncio.sleep(self._pause_s(error))
 
     async def release(self) -> None:
         """Stop being active, for good, and let another lead at once. At most `request_s`; never raises for the API."""
