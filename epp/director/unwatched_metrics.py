@@ -32,15 +32,25 @@ _RESULTS = ("matched", "unknown", "skipped", "malformed")
 class UnwatchedCollector(FamilyCollector):
     """Shows them from the start, so that a rate has something to begin with."""
 
-    def __init__(self, unwatched: Unwatched, counts: LogCounts) -> None:
+    def __init__(self, unwatched: Unwatched) -> None:
         self._unwatched = unwatched
-        self._counts = counts
 
     def families(self) -> Iterator[tuple[Family, list[Row]]]:
-        """One row for each source, result and endpoint."""
-        unwatched, counts = self._unwatched, self._counts
+        """One row for each source and endpoint."""
+        unwatched = self._unwatched
         yield _HELD, [({}, len(unwatched))]
         yield _ENDS, [({"source": source.value}, count) for source, count in unwatched.ends.copy().items()]
         yield _DRIFT, [({"endpoint": endpoint}, value) for endpoint, value in unwatched.drift.copy().items()]
+
+
+class LogCollector(FamilyCollector):
+    """Shows what became of the access log's entries."""
+
+    def __init__(self, counts: LogCounts) -> None:
+        self._counts = counts
+
+    def families(self) -> Iterator[tuple[Family, list[Row]]]:
+        """One row for each result."""
+        counts = self._counts
         yield _STREAMS, [({}, counts.streams)]
         yield _ENTRIES, [({"result": result}, getattr(counts, result)) for result in _RESULTS]

@@ -65,6 +65,10 @@ class Pool:
         """Tell `hook` nothing any more."""
         self._hooks.remove(hook)
 
+    def end(self) -> None:
+        """Tell nobody anything any more."""
+        self._hooks.clear()
+
     def apply(self, snapshot: Sequence[EndpointSpec]) -> None:
         """Make the pool hold exactly `snapshot`. Of two entries with one id the first counts."""
         wanted: dict[str, EndpointSpec] = {}

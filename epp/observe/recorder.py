@@ -28,7 +28,7 @@ from epp.observe.log.limited import limited
 from epp.observe.log.logs import INFO, Log
 from epp.observe.metrics.counts import PrefixMetrics, Readings, RequestMetrics, registry
 from epp.observe.metrics.pool import PoolCollector
-from epp.observe.metrics.scraping import ScrapingCollector
+from epp.observe.metrics.scraping import ScrapeFigures, ScrapingCollector
 from epp.observe.metrics.series import MODEL_SERVER_ERROR, Series
 
 __all__ = ["Record", "Recorder", "Series"]
@@ -51,6 +51,9 @@ class Recorder:
     """Counts, logs and keeps. `plugin_errors` and `scrape_failures` may be set to what other rooms count, and
     `decision_log` to a file of all decisions.
 
+    * pool: what records and lines call the pool, "" where it is the only one; pool_name: what metrics call it
+    * decisions: where decisions are kept; without, a ring of the usual size
+
     Without `later` nothing waits.
     """
 
@@ -64,9 +67,11 @@ class Recorder:
         staleness_s: float,
         version: str,
         later: Later | None = None,
+        pool: str = "",
+        decisions: DecisionRing | None = None,
     ) -> None:
         self.metrics = RequestMetrics()
-        self.decisions = DecisionRing()
+        self.decisions = DecisionRing() if decisions is None else decisions
         self.decision_log: DecisionLog | None = None
         self.time_next: Callable[[], None] | None = None
         """Asks for the timing of the plugins of one more decision."""
@@ -78,7 +83,8 @@ class Recorder:
         self._waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._prefix: dict[str, tuple[DataKey[PrefixMatch], PrefixMetrics]] = {}
         self._log = log.named("director")
-        self._requests = RequestLog(log)
+        self._pool = pool
+        self._requests = RequestLog(log, pool=pool)
         readings = Readings(
             plugin_errors=lambda: self.plugin_errors(),
             scrape_failures=lambda: self.scrape_failures(),
@@ -97,6 +103,16 @@ class Recorder:
             known[1].size = size
         else:
             self._prefix[key.producer] = (key, self.metrics.prefix_index(key.producer, plugin_type, size))
+
+    def let_go(self) -> None:
+        """Give back what is large: nobody will look at this any more. What still ends is counted."""
+        self.flush()
+        self.plugin_errors = self.scrape_failures = self.poll_errors = dict
+        self.scraping.figures = ScrapeFigures
+        self.time_next = None
+        self._prefix.clear()
+        self.metrics.forget_indexes()
+        self.decisions.clear()
 
     def started(self, request: InferenceRequest) -> Series | None:
         """`request` was read; returns the series it counts in."""
@@ -125,6 +141,8 @@ class Recorder:
         fields["error"] = limited(str(error), ERROR_CHARACTERS)
         if request is not None:
             fields = {"x-request-id": limited(request.request_id), "model": limited(request.model), **fields}
+        if self._pool:
+            fields["pool"] = self._pool
         self._log.write(INFO, "Request refused", fields)
 
     def finished(
@@ -174,6 +192,7 @@ class Recorder:
                 index.matched(hit, match.total_blocks * block_bytes)
         metrics.request_processing.observe(record.answered_s - record.received_s)
         record.describe(request)
+        record.pool = self._pool
         self.decisions.add(record)
         if self.time_next is not None and not record.number % TIMED_EVERY:
             self.time_next()

@@ -13,6 +13,7 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from epp import __version__
 from epp.accesslog import AccessLogs
@@ -28,8 +29,9 @@ from epp.contract.endpoints import Clock, Endpoint
 from epp.contract.models import Models
 from epp.director import Director
 from epp.director.unwatched import Unwatched
-from epp.director.unwatched_metrics import UnwatchedCollector
+from epp.director.unwatched_metrics import LogCollector, UnwatchedCollector
 from epp.endpoints.pool import Pool
+from epp.observe.decision.ring import DecisionRing
 from epp.observe.log.logs import Log
 from epp.observe.recorder import Recorder
 from epp.service.flags.options import Options
@@ -44,38 +46,72 @@ from epp.service.wiring import (
     settings_of,
     watch_of,
 )
+from epp.signals.poll.common import Common
 from epp.signals.poll.scraper import Scraper
 
 log = logging.getLogger("epp.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Among:
+    """What a pool gets that is one of many.
+
+    * pool: `namespace/name`, for lines and records
+    * configuration: read already, and what is to be said of it is said
+    * common: what its scraper shares with the others
+    * decisions: where its decisions are kept
+    """
+
+    pool: str
+    configuration: Configuration
+    common: Common
+    decisions: DecisionRing
 
 
 class ServedPool:
     """The pool that `options` describe. Raises `EppError` when its configuration cannot be used.
 
     * rng: seeds all random choices of the pool
+    * among: what it gets where it is one of many
     """
 
-    def __init__(self, options: Options, lines: Log, clock: Clock, rng: random.Random, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        options: Options,
+        lines: Log,
+        clock: Clock,
+        rng: random.Random,
+        catalog: Catalog,
+        among: Among | None = None,
+    ) -> None:
         self.options = options
-        self.pool = Pool(clock)
+        self.pool = pool = Pool(clock)
         self.recorder = Recorder(
             lines,
-            lambda: self.pool.columns,
+            lambda: pool.columns,
             clock,
             pool_name=options.pool_name,
             staleness_s=options.metrics_staleness_threshold_s,
             version=__version__,
             later=_later,
+            pool=among.pool if among is not None else "",
+            decisions=among.decisions if among is not None else None,
         )
         self._clock = clock
         self._rng = rng
         self._catalog = catalog
         self._tasks: list[asyncio.Task[None]] = []
-        self._unwatched = Unwatched(self.pool, self.recorder, clock, _later)
-        self.pool.subscribe(self._unwatched)
-        self.access_logs = AccessLogs(self._unwatched)
-        self.recorder.registry.add(UnwatchedCollector(self._unwatched, self.access_logs.counts))
+        self.unwatched = Unwatched(self.pool, self.recorder, clock, _later)
+        self.pool.subscribe(self.unwatched)
+        self.recorder.registry.add(UnwatchedCollector(self.unwatched))
         self.scraper: Scraper | None = None
+        self._common = among.common if among is not None else None
+        self._quiet = among is not None
+        if among is not None:
+            self.assembly = self.use(among.configuration)
+            return
+        self.access_logs = AccessLogs(self.unwatched)
+        self.recorder.registry.add(LogCollector(self.access_logs.counts))
         self._text, configuration = self._load()
         self.assembly = self.use(configuration)
 
@@ -93,6 +129,21 @@ class ServedPool:
             self.scraper.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.recorder.flush()
+
+    @property
+    def in_flight(self) -> float:
+        """Requests that were routed and have not ended."""
+        return float(self.pool.columns.in_flight_requests.sum())
+
+    def let_go(self) -> None:
+        """After `stop`, for a pool that will never be asked again: what it holds is given back at once, without
+        waiting for the collector, which does not look at what has lived since the start. Streams that are open go on;
+        they keep what they need."""
+        self.pool.apply(())
+        self.pool.end()
+        self.recorder.let_go()
+        for name in ("director", "assembly", "scraper"):
+            vars(self).pop(name, None)
 
     def endpoints(self, snapshot: Sequence[EndpointSpec]) -> None:
         """These are the endpoints now."""
@@ -117,22 +168,20 @@ class ServedPool:
         plan = plan_of(assembly, self._clock, watch_of(self.options, assembly))
         plan = with_detector(plan, assembly, self.options, self._clock)
         rng = random.Random(self._rng.random())
-        record = recorded_by(self.pool, self._unwatched)
+        record = recorded_by(self.pool, self.unwatched)
         reads = detector_reads(plan, scraped_reads(assembly, plan))
-        scraper = Scraper(record, reads, settings, rng, self.pool.suspect, self._in_flight)
+        scraper = Scraper(record, reads, settings, rng, self.pool.suspect, self._in_flight_at, self._common)
         # Nothing above changed anything: up to here a bad configuration is refused as a whole.
-        for warning in configuration.warnings:
-            log.warning("configuration %s: %s", configuration.source, warning)
-        for note in configuration.notes:
-            log.info("configuration %s: %s", configuration.source, note)
-        if self.options.response_phase != "full":
-            log.info("responses: %s", WATCHED[plan.watch])
+        if not self._quiet:
+            tell_notes(configuration)
+            if self.options.response_phase != "full":
+                log.info("responses: %s", WATCHED[plan.watch])
         if self.scraper is None:
             self.director = Director(
                 self.pool,
                 plan,
                 self.recorder,
-                self._unwatched,
+                self.unwatched,
                 clock=self._clock,
                 new_request_id=_request_ids(self._rng),
                 settings=settings_of(self.options),
@@ -177,8 +226,16 @@ class ServedPool:
         self.pool.unsubscribe(scraper)
         scraper.stop()
 
-    def _in_flight(self, endpoint: Endpoint) -> float:
+    def _in_flight_at(self, endpoint: Endpoint) -> float:
         return self.pool.columns.in_flight_requests.item(endpoint.row)
+
+
+def tell_notes(configuration: Configuration) -> None:
+    """Log what a configuration has to say of itself."""
+    for warning in configuration.warnings:
+        log.warning("configuration %s: %s", configuration.source, warning)
+    for note in configuration.notes:
+        log.info("configuration %s: %s", configuration.source, note)
 
 
 def _discovery_of(assembly: Assembly) -> object:

@@ -35,12 +35,14 @@ def endpoint_text(endpoint: Endpoint) -> str:
 
 
 class RequestLog:
-    """Writes the lines. Keeps the text of each endpoint by its row: as many texts as the pool has rows."""
+    """Writes the lines, with `pool` where that says one. Keeps the text of each endpoint by its row: as many texts as
+    the pool has rows."""
 
-    __slots__ = ("_log", "_texts")
+    __slots__ = ("_log", "_pool", "_texts")
 
-    def __init__(self, log: Log, caller: str = "director") -> None:
+    def __init__(self, log: Log, caller: str = "director", pool: str = "") -> None:
         self._log = log.named(caller)
+        self._pool = pool
         self._texts: dict[int, tuple[Endpoint, str]] = {}
 
     def handled(self, decision: Decision, priority: int = 0) -> None:
@@ -56,6 +58,8 @@ class RequestLog:
             "endpoint": self._text(decision.target),
             "why": decision.explain(),
         }
+        if self._pool:
+            fields["pool"] = self._pool
         if self._log.enabled(VERBOSE):
             fields["decision"] = decision.as_dict()
         self._log.write(INFO, "Request handled", fields)
@@ -72,6 +76,8 @@ class RequestLog:
             "endpointName": decision.target.id,
             "outcome": record.outcome(),
         }
+        if self._pool:
+            fields["pool"] = self._pool
         self._log.write(VERBOSE, "Request ended", fields)
 
     def _text(self, endpoint: Endpoint) -> str:

@@ -51,6 +51,8 @@ class LineMaker:
         if hashes is not None:
             fields["prompt_hashes"] = {"block_tokens": BLOCK_TOKENS, "prompts": hashes}
         fields["outcome"] = record.outcome()
+        if record.pool:
+            fields["pool"] = record.pool
         try:
             return orjson.dumps(fields, option=_OPTIONS)
         except TypeError:

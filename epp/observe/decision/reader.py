@@ -128,6 +128,7 @@ class LoggedDecision(msgspec.Struct, frozen=True):
     charged_tokens: float
     outcome: LoggedOutcome
     prompt_hashes: PromptHashes | None = None
+    pool: str = ""
 
     @property
     def profile(self) -> LoggedProfile:

@@ -40,6 +40,7 @@ class Record(msgspec.Struct, eq=False, gc=False):
     * received_s: when it arrived; answered_s: when it had been charged and was answered
     * scheduling_s: how long choosing and charging took; charged_tokens: what the lease took, besides one request
     * number: counts the decisions of this process, from 1
+    * pool: `namespace/name`, where many are served
     * told_by: whose word `completion` is: `response` when it passed by here, else what took its place
     """
 
@@ -56,6 +57,7 @@ class Record(msgspec.Struct, eq=False, gc=False):
     body_bytes: int = 0
     completion: Completion | None = None
     told_by: str = ""
+    pool: str = ""
 
     def describe(self, request: InferenceRequest) -> None:
         """Keep what a request says of itself, and no more candidates than `MOST_CANDIDATES` and no longer names than
@@ -103,6 +105,8 @@ class Record(msgspec.Struct, eq=False, gc=False):
             },
             "outcome": self.outcome(now_s),
         }
+        if self.pool:
+            fields["pool"] = self.pool
         return fields
 
     def outcome(self, now_s: float = math.nan) -> dict[str, Any]:

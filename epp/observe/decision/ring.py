@@ -2,12 +2,15 @@
 """The last decisions, for the debug endpoint: bounded in number and in memory.
 
 Memory is an estimate made of array sizes and string lengths; what decisions share with the pool
-(endpoints, columns) is not counted. Slots are preallocated and each is replaced in one step, so another thread may
-read while the event loop adds: it sees a record whole or not at all, and puts them in order by their numbers.
+(endpoints, columns) is not counted. Slots are added as they are needed and each is replaced in one step, so another
+thread may read while the event loop adds: it sees a record whole or not at all, and puts them in order by their
+numbers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from operator import attrgetter
 
 from epp.contract.decision import Decision
@@ -51,14 +54,22 @@ def _text_bytes(decision: Decision) -> int:
 class DecisionRing:
     """At most `max_records` records of at most about `max_bytes`; the oldest leave first.
 
-    A record that is larger than `max_bytes` alone is not kept. `added` counts all there ever were.
+    A record that is larger than `max_bytes` alone is not kept. `added` counts all there ever were. Rings that share
+    `numbers` number their records together.
     """
 
-    __slots__ = ("_identities", "_max_bytes", "_next", "_oldest", "_records", "_sizes", "added", "bytes")
+    __slots__ = (
+        "_identities", "_max_bytes", "_max_records", "_next", "_numbers", "_oldest", "_records", "_sizes", "added",
+        "bytes",
+    )  # fmt: skip
 
-    def __init__(self, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> None:
-        self._records: list[Record | None] = [None] * max_records
-        self._sizes = [0] * max_records
+    def __init__(
+        self, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES, numbers: Iterator[int] | None = None
+    ) -> None:
+        self._records: list[Record | None] = []
+        self._sizes: list[int] = []
+        self._numbers = numbers or count(1)
+        self._max_records = max_records
         self._max_bytes = max_bytes
         self._identities: tuple[Endpoint | None, ...] = ()
         self._next = 0
@@ -71,7 +82,8 @@ class DecisionRing:
 
     def add(self, record: Record) -> None:
         """Remember `record` and give it its number."""
-        self.added = record.number = self.added + 1
+        self.added += 1
+        record.number = next(self._numbers)
         size = estimate_bytes(record)
         decision = record.decision
         identities = decision.results[decision.primary].endpoints.identities
@@ -82,7 +94,10 @@ class DecisionRing:
         if size > self._max_bytes:
             return
         at = self._next
-        following = at + 1 if at + 1 < len(self._sizes) else 0
+        following = at + 1 if at + 1 < self._max_records else 0
+        if at == len(self._sizes):
+            self._sizes.append(0)
+            self._records.append(None)
         replaced = self._sizes[at]
         if replaced:
             self._oldest = following
@@ -92,6 +107,11 @@ class DecisionRing:
         self.bytes += size - replaced
         if self.bytes > self._max_bytes:
             self._shrink()
+
+    def clear(self) -> None:
+        """Forget all records."""
+        self._records, self._sizes, self._identities = [], [], ()
+        self._next = self._oldest = self.bytes = 0
 
     def last(self, count: int) -> list[Record]:
         """Up to `count` records, the newest first. May be called from any thread, as `find`."""
@@ -109,7 +129,7 @@ class DecisionRing:
             self.bytes -= self._sizes[at]
             self._sizes[at] = 0
             self._records[at] = None
-            self._oldest = (at + 1) % len(self._sizes)
+            self._oldest = (at + 1) % self._max_records
 
     def _newest_first(self) -> list[Record]:
         # The copy is one step for other threads; its order around the place that is written next is not known.

@@ -96,6 +96,10 @@ class RequestMetrics(FamilyCollector):
         self._indexes.append(index)
         return index
 
+    def forget_indexes(self) -> None:
+        """Show no prefix index any more."""
+        self._indexes.clear()
+
     def families(self) -> Iterator[tuple[Family, list[Row]]]:
         """Every family that has something to show."""
         yield from self._series_families()
