@@ -81,8 +81,8 @@ def test_a_declared_one_of_the_default_name_is_it_and_filters_in_an_implied_prof
         (PLUGINS + "saturationDetector: {pluginRef: nobody}\n",
          "line 3: saturationDetector references undefined plugin 'nobody'; allowed: utilization-detector"),
         (PLUGINS + "flowControl: {saturationDetector: {pluginRef: running-requests-size-scorer}}\n",
-         "line 3: flowControl.saturationDetector: 'running-requests-size-scorer' (running-requests-size-scorer) is no"
-         " saturation detector; allowed: utilization-detector"),
+         ("line 3: flowControl.saturationDetector: 'running-requests-size-scorer' (running-requests-size-scorer) is no"
+         " saturation detector; allowed: utilization-detector")),
         (PLUGINS + "saturationDetector:\n  kvCacheUtilThreshold: 1.5\n", "line 4: "),
         (PLUGINS + "- type: utilization-detector\n  parameters: {queueDepthThreshold: 0}\n", "line 4: "),
         (PLUGINS + "- type: utilization-detector\n  parameters: {metricsStalenessThreshold: soon}\n", "line 4: "),
