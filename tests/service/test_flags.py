@@ -231,7 +231,7 @@ def test_meanings(argv: list[str], expected: dict[str, Any]) -> None:
         ("GRPC_PORT", "1", {"grpc_port": 1}),
         ("GRPC_HEALTH_PORT", "1", {"grpc_health_port": 1}),
         ("DESTINATION_ENDPOINT_HINT_KEY", "x-a", {"destination_endpoint_hint_key": "x-a"}),
-        ("POOL_NAME", "p", {"pool_name": "p", "conformance": True}),
+        ("POOL_NAME", "p", {"pool_name": "p"}),
         ("POOL_NAMESPACE", "n", {"pool_namespace": "n"}),
         ("NAMESPACE", "n", {"pool_namespace": "n"}),
         ("POD_NAME", "epp-1", {"pod_name": "epp-1"}),
@@ -339,6 +339,9 @@ FIXTURE = split("--pool-name P --pool-namespace N --zap-encoder json --grpc-port
         (["--conformance=on"], True),
         (["--conformance=auto"], False),
         (["--grpc-port=9002"], False),
+        (split("--pool-name P --pool-namespace N"), False),
+        (FIXTURE[:-2], False),
+        (["--pool-name=", *FIXTURE[2:]], False),
     ],
 )
 def test_conformance_is_taken_for_granted_of_the_fixtures_command_line_alone(argv: list[str], on: bool) -> None:

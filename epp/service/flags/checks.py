@@ -19,12 +19,13 @@ from epp.service.flags.table import FLAGS, VARIABLES
 _DEFAULT_VERBOSITY = 2
 _SHORTEST_REFRESH_S = 0.05
 _MOST_TARGET_PORTS = 8
-_FIXTURE = frozenset((
-    "pool-name", "pool-namespace", "pool-group", "kubeconfig", "grpc-port", "grpc-health-port", "metrics-port",
-    "bind-address", "v", "zap-encoder", "zap-devel", "zap-log-level", "zap-stacktrace-level", "zap-time-encoding",
-    "conformance",
+_FIXTURE = frozenset(("pool-name", "pool-namespace", "zap-encoder", "grpc-port", "grpc-health-port"))
+"""What the conformance tests say at the start of a picker."""
+_BESIDE_FIXTURE = frozenset((
+    "pool-group", "kubeconfig", "metrics-port", "bind-address", "v", "zap-devel", "zap-log-level",
+    "zap-stacktrace-level", "zap-time-encoding", "conformance",
 ))  # fmt: skip
-"""What may be said at a start that is taken for the conformance tests'."""
+"""What may be said besides without another meaning."""
 
 
 def settle(given: Mapping[str, Any], environ: Mapping[str, str], notes: list[str]) -> Options:
@@ -90,7 +91,8 @@ def _check_exclusions(values: Mapping[str, Any], given: Mapping[str, Any], notes
 def _conformance(values: Mapping[str, Any], given: Mapping[str, Any], notes: list[str]) -> bool:
     """Whether the conformance tests' configuration is meant: asked for, or started as their fixture starts it.
 
-    The fixture says nothing but names, ports and how to log. Whoever says anything else serves real clients.
+    The fixture says names, ports and how to log, all of that and nothing else. Whoever says less, or anything else,
+    serves real clients.
     """
     wanted, own = values["conformance"], "config-file" if values["config-file"] else "config-text"
     if wanted == "on" and values[own]:
@@ -98,7 +100,7 @@ def _conformance(values: Mapping[str, Any], given: Mapping[str, Any], notes: lis
             f"--conformance=on and --{own} exclude each other: name its plugins in the configuration, "
             "header-based-testing-filter and destination-endpoint-served-verifier"
         )
-    alike = bool(values["pool-name"]) and given.keys() <= _FIXTURE
+    alike = bool(values["pool-name"]) and _FIXTURE <= given.keys() <= _FIXTURE | _BESIDE_FIXTURE
     on = wanted == "on" or (wanted == "auto" and alike)
     if on and values["response-phase"] == "release":
         notes.append("with --response-phase=release no response says which endpoint answered (--conformance)")

@@ -158,8 +158,8 @@ _CONFIGURATION = (
          "directory of EndpointPickerConfigs of many pools: <namespace>.<pool>.yaml, <pool>.yaml, default.yaml"),
     Flag("config-text", "string", "", "the EndpointPickerConfig itself, instead of a file", field=""),
     Flag("conformance", "choice", "auto",
-         "clients choose endpoints by header, for conformance tests of gateways: on, off, or auto (on when only"
-         " names, ports and logging are given)",
+         "clients choose endpoints by header, for conformance tests of gateways: on, off, or auto (on when started"
+         " as the tests do)",
          field="", choices=("auto", "on", "off")),
     Flag("plugin-dir", "paths", "", "directory whose .py files are plugins; repeatable", field="plugin_dirs"),
     Flag("allow-experimental-plugins", "bool", "false", "permit plugins of alpha stability", effective=False),
