@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,10 +15,13 @@ from epp.election.election import Election, Timing
 from epp.election.record import Lease
 from epp.kube.errors import ApiError, Conflict, Forbidden, Missing, Unreachable
 from epp.kube.resource import LEASES, Resource
-from tests.election.virtual import now_s
+from tests.election.virtual import now_s, run
 
 T = TypeVar("T")
 NAMESPACE, NAME = "ns", "epp-ns-pool.llm-d.ai"
+LEASE_S, RENEW_S, ISOLATED_S = 15.0, 10.0, 60.0
+RETRY_S = 2.0 * 2.2
+"""The longest pause of a candidate."""
 
 
 class Server:
@@ -162,3 +165,27 @@ async def until(true: Callable[[], bool], within_s: float) -> float:
 def lease_of(server: Server) -> Lease:
     """What the server holds, as we read it."""
     return msgspec.convert(server.read(), Lease)
+
+
+def pair(scene: Callable[[Server, Candidate, Candidate], Coroutine[Any, Any, None]]) -> None:
+    """`scene` with the first candidate leading and the second standing by."""
+
+    async def main() -> None:
+        server = Server()
+        one, two = Candidate(server, 1), Candidate(server, 2)
+        one.start()
+        await until(lambda: one.leading, 1.0)
+        two.start()
+        await asyncio.sleep(10.0)
+        assert (one.leading, one.active, two.leading, two.active) == (True, True, False, False)
+        await scene(server, one, two)
+        one.kill()
+        two.kill()
+
+    run(main())
+
+
+def write_as(server: Server, holder: str, **fields: object) -> None:
+    """Somebody else writes the lease."""
+    lease = server.read()
+    server.write({**lease, "spec": {**lease["spec"], "holderIdentity": holder, **fields}}, creates=False)
