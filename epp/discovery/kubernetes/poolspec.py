@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pool is, whichever kind of object or flags describe it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from epp.contract.errors import DiscoveryError, EppError, StartError
+from epp.discovery.kubernetes.objects import PoolV1, PoolV1Alpha2
+from epp.kube.resource import GIE_GROUP, GIE_X_GROUP, POOLS, POOLS_X, Resource
+from epp.kube.selector import Selector, match_labels, parse_selector
+
+MAX_PORTS = 8
+_OF_DEPLOYMENT = re.compile(r"(?P<name>.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """A pool. `group` is "" and `uid` is "" when flags describe it instead of an object.
+
+    * ports: 1 to 8 of them, different; an endpoint's rank is a place in it
+    * app_protocol: `http` or `kubernetes.io/h2c`, as the object says
+    * picker_name, picker_port: the service in front of this picker, "" and None when the pool names none
+    """
+
+    group: str
+    namespace: str
+    name: str
+    selector: Selector
+    ports: tuple[int, ...]
+    app_protocol: str = "http"
+    picker_name: str = ""
+    picker_port: int | None = None
+    annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    uid: str = ""
+
+    @property
+    def key(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+    def __str__(self) -> str:
+        """As messages name it."""
+        return f"{'inferencepool' if self.group else 'pool'} {self.key}"
+
+
+def pool_of(obj: PoolV1 | PoolV1Alpha2) -> PoolSpec:
+    """The pool that `obj` describes. Raises `DiscoveryError` with one line."""
+    labels: Mapping[str, str] | None
+    if isinstance(obj, PoolV1Alpha2):
+        group, labels, numbers, protocol = GIE_X_GROUP, obj.spec.selector, [obj.spec.target_port_number], "http"
+        old = obj.spec.extension_ref
+        picker = (old.name, old.port_number) if old else ("", None)
+    else:
+        group, protocol = GIE_GROUP, obj.spec.app_protocol
+        labels = obj.spec.selector.match_labels if obj.spec.selector else None
+        numbers = [port.number for port in obj.spec.target_ports or ()]
+        new = obj.spec.endpoint_picker_ref
+        picker = (new.name, new.port.number if new.port else None) if new else ("", None)
+    meta = obj.metadata
+    try:
+        selector, ports = match_labels(labels or {}), _checked_ports(numbers)
+    except EppError as error:
+        raise DiscoveryError(f"inferencepool {meta.namespace}/{meta.name}: {error}; mend or delete it") from None
+    annotations = MappingProxyType(meta.annotations or {})
+    return PoolSpec(group, meta.namespace, meta.name, selector, ports, protocol, *picker, annotations, meta.uid)
+
+
+def selector_pool(namespace: str, name: str, selector: str, ports: Sequence[int]) -> PoolSpec:
+    """The pool of `--endpoint-selector` and `--endpoint-target-ports`; no object describes it.
+
+    `name` is the picker's own Deployment, see `deployment_name`. Raises `EppError` with one line.
+    """
+    return PoolSpec("", namespace, name, parse_selector(selector), _checked_ports(ports))
+
+
+def deployment_name(pod_name: str) -> str:
+    """The Deployment a pod of that name belongs to: its name without the two hashes. Raises `StartError`."""
+    found = _OF_DEPLOYMENT.fullmatch(pod_name)
+    if found is None:
+        raise StartError(
+            f"POD_NAME {pod_name!r} is no name of a Deployment's pod, <deployment>-<hash>-<hash>; "
+            "set it from the pod's metadata.name, since --endpoint-selector takes the pool's name from it"
+        )
+    return found["name"]
+
+
+def pool_resource(group: str) -> Resource:
+    """The pools' kind in `group`, the value of `--pool-group`. Raises `StartError`."""
+    for resource in (POOLS, POOLS_X):
+        if resource.group == group:
+            return resource
+    raise StartError(f"--pool-group {group!r} has no InferencePool; it must be {POOLS.group} or {POOLS_X.group}")
+
+
+def _checked_ports(numbers: Sequence[int]) -> tuple[int, ...]:
+    ports = tuple(dict.fromkeys(numbers))
+    if not 1 <= len(ports) <= MAX_PORTS:
+        raise DiscoveryError(f"{len(ports)} target ports; there must be 1 to {MAX_PORTS}")
+    for port in ports:
+        if not 1 <= port <= 65535:
+            raise DiscoveryError(f"target port {port} must be from 1 to 65535")
+    return ports
