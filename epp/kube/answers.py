@@ -45,11 +45,11 @@ class Request:
         return f' in namespace "{self.namespace}"' if self.namespace is not None else ""
 
 
-class Details(msgspec.Struct):
+class Details(msgspec.Struct, rename="camel"):
     """`details` of a Status."""
 
     name: str = ""
-    kind: str = ""
+    retry_after_seconds: float = 0.0
 
 
 class Status(msgspec.Struct):
@@ -78,7 +78,7 @@ def refusal(request: Request, code: int, status: Status, headers: Mapping[str, s
         status=code,
         verb=request.verb,
         resource=request.resource,
-        retry_after_s=_retry_after_s(headers) if code == 429 or code >= 500 else 0.0,
+        retry_after_s=_retry_after_s(headers, status) if code == 429 or code >= 500 else 0.0,
     )
 
 
@@ -154,7 +154,9 @@ def one_line(text: str) -> str:
     return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Retry-After in seconds; its other form, a date, is nothing the API server sends."""
+def _retry_after_s(headers: Mapping[str, str], status: Status) -> float:
+    """From the header, whose other form, a date, is nothing the API server sends; or from the Status."""
     text = headers.get("Retry-After", "")
-    return min(float(text), MOST_RETRY_AFTER_S) if text.isascii() and text.isdecimal() else 0.0
+    said_s = status.details.retry_after_seconds if status.details is not None else 0.0
+    wait_s = float(text) if text.isascii() and text.isdecimal() else said_s
+    return min(max(wait_s, 0.0), MOST_RETRY_AFTER_S)

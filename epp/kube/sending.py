@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -29,9 +30,14 @@ _KEEP_ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class Sender:
-    """Sends requests to one API server. `timeout_s` bounds a request; of a stream, the wait for its head."""
+    """Sends requests to one API server. `timeout_s` bounds a request; of a stream, the wait for its head.
+
+    Raises `StartError` where aiohttp is not installed.
+    """
 
     def __init__(self, access: Access, *, timeout_s: float) -> None:
+        if find_spec("aiohttp") is None:
+            raise StartError("the package aiohttp is not installed: run `pip install 'epp[kubernetes]'`")
         self._access = access
         self._timeout_s = timeout_s
         self._session: ClientSession | None = None

@@ -101,6 +101,12 @@ def test_retry_after(code: int, text: str, seconds: float) -> None:
     assert refusal(PODS_IN_X, code, Status(), {"Retry-After": text}, "").retry_after_s == seconds
 
 
+@pytest.mark.parametrize(("said", "seconds"), [("7", 7.0), ("1e9", 300.0), ("-1", 0.0), ("null", 0.0), ('"x"', 0.0)])
+def test_retry_after_in_the_status(said: str, seconds: float) -> None:
+    status = read_status(b'{"code": 429, "details": {"retryAfterSeconds": %s}}' % said.encode())
+    assert refusal(PODS_IN_X, 429, status, {}, "").retry_after_s == seconds
+
+
 @pytest.mark.parametrize("body", [b"", b"<html>\n</html>", b"\xff", b"[]", b'{"code": []}', b"x" * 10_000])
 def test_answers_that_are_no_status(body: bytes) -> None:
     line = str(refusal(PODS_IN_X, 500, read_status(body), {}, ""))

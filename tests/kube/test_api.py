@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from epp.contract.errors import StartError
 from epp.kube.access import Access, find_access
 from epp.kube.api import PAGE_OBJECTS, Api
 from epp.kube.credentials import Credential, Fixed
@@ -383,6 +384,12 @@ async def test_unknown_kinds(server: ApiServer) -> None:
     async with api_of(server) as api:
         error = await refused(lambda api: api.list(Resource("example.com", "v1", "things", "Thing"), None, Pod), api)
     assert "install the CRD things.example.com with version v1" in str(error)
+
+
+def test_without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("epp.kube.sending.find_spec", lambda name: None)
+    with pytest.raises(StartError, match=r"pip install 'epp\[kubernetes\]'"):
+        Api(Access("https://s"))
 
 
 def test_aiohttp_is_loaded_by_the_first_request_alone() -> None:
