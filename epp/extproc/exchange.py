@@ -320,7 +320,7 @@ class Exchange:
         self._response_at = _ENDED if end else _BODY
         if not self._closed:
             if self._watch is Watch.BODY:
-                replaced = self._handler.response_body(chunk, end)
+                replaced = self._handler.response_body(chunk, end or self._response_mode in _BUFFERING)
                 if end:
                     self.close(End.COMPLETE)
                 if replaced is not None:
@@ -340,7 +340,7 @@ class Exchange:
         rest = None
         if self._watch is None:
             self._abandon()
-        elif self._response_at is _BODY and not self._closed:
+        elif self._response_at is _BODY and self._response_mode not in _BUFFERING and not self._closed:
             rest = self._handler.response_body(b"", True)
         self._response_at = _TRAILERS
         self.close(End.COMPLETE)

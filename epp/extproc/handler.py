@@ -130,11 +130,11 @@ class Handler(Protocol):
         ...
 
     def response_body(self, chunk: bytes, end: bool) -> bytes | None:
-        """A piece of the response's body passes by; `end` marks the last one, or, with an empty piece, that trailers
-        came instead of it. Returns what to send on in its place, None to leave it as it is.
+        """A piece of the response's body passes by; `end` marks the last one that is shown, or, with an empty piece,
+        that trailers came instead of it. Returns what to send on in its place, None to leave it as it is.
 
-        What is kept back of a piece can be sent with a later one. At the trailers that is so in FULL_DUPLEX_STREAMED
-        alone; of a body over the limit of BUFFERED_PARTIAL no piece comes after the first."""
+        What is kept back of a piece can be sent with a later one; at the trailers in FULL_DUPLEX_STREAMED alone. Of a
+        body over the limit of BUFFERED_PARTIAL only the beginning is shown."""
         ...
 
     def closed(self, end: End) -> None:
