@@ -61,7 +61,8 @@ async def pod(request: web.Request) -> web.StreamResponse:
     asked = json.loads(plain)
     headers = {"x-sha": hashlib.sha256(body).hexdigest(), "x-length": request.headers.get("content-length", "none")}
     if not asked.get("stream"):
-        return web.Response(body=answer_of(asked["model"]), content_type="application/json", headers=headers)
+        made = answer_of(asked["model"]) + b" " * asked.get("blanks", 0)
+        return web.Response(body=made, content_type="application/json", headers=headers)
     response = web.StreamResponse(headers={**headers, "content-type": "text/event-stream"})
     await response.prepare(request)
     data, rng, at = events_of(asked["model"]), random.Random(5), 0

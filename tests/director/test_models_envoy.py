@@ -139,6 +139,16 @@ def test_a_rewritten_answer_is_followed_where_others_are_not(
         it.bench.director.plan = plan
 
 
+@pytest.mark.parametrize("response", ["STREAMED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED"])
+def test_an_answer_longer_than_what_envoy_holds(served: tuple[Gateway, Run], response: str) -> None:
+    it, run = served
+    it.bench.director.models = RULE
+    body = b'{"blanks": 500000, ' + body_of("small", False)[1:]
+    answer = run(it.ask("FULL_DUPLEX_STREAMED", response, body))
+    assert answer.status == 200
+    assert answer.body == answer_of("small") + b" " * 500_000
+
+
 class Full:
     def saturation(self, _endpoints: object) -> float:
         return 1.0
