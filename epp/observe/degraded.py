@@ -46,6 +46,11 @@ class Degraded(FamilyCollector):
         """A `tell` whose matters begin with `prefix/`."""
         return lambda what, line: self.tell(f"{prefix}/{what}", line)
 
+    def forget(self, prefix: str) -> None:
+        """What begins with `prefix` is nobody's matter any more."""
+        for what in [what for what in self._lines if what.startswith(prefix)]:
+            del self._lines[what]
+
     def lines(self) -> list[str]:
         """What is wrong now, one line each."""
         return [f"{what}: {line}" for what, line in self._lines.copy().items() if line is not None]

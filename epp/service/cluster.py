@@ -14,7 +14,7 @@ import contextlib
 import logging
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Clock
@@ -39,7 +39,7 @@ _LAST_WORD_S = 1.0
 
 def wanted(options: Options) -> bool:
     """Whether endpoints are to be found in Kubernetes, if nothing else says where they are."""
-    return bool(options.pool_name or options.endpoint_selector)
+    return bool(options.pool_name or options.pool_names or options.endpoint_selector)
 
 
 def access_of(options: Options, environ: Mapping[str, str]) -> Access | None:
@@ -49,7 +49,8 @@ def access_of(options: Options, environ: Mapping[str, str]) -> Access | None:
     """
     access = find_access(environ, options.kubeconfig)
     if access is None:
-        named = f"pool {options.pool_namespace}/{options.pool_name}" if options.pool_name else "--endpoint-selector"
+        name = options.pool_name or ", ".join(options.pool_names)
+        named = f"pool {options.pool_namespace}/{name}" if name else "--endpoint-selector"
         log.warning(
             "%s is named, but no API server: this is no pod of a cluster, and there is no kubeconfig; give "
             "--kubeconfig FILE, or --endpoints IP:PORT,...",
@@ -97,6 +98,10 @@ class Cluster:
         )
         self._tasks.append(asyncio.create_task(source.run()))
 
+    def run(self, source: Coroutine[None, None, None]) -> None:
+        """Run a source of pools as long as the connection lasts."""
+        self._tasks.append(asyncio.create_task(source))
+
     @property
     def _pool(self) -> str:
         """The pool's name; without one, that of our own Deployment."""
@@ -107,10 +112,11 @@ class Cluster:
         options = self._options
         if not options.ha_enable_leader_election:
             return
-        name = lease_name(options.pool_namespace, self._pool)
+        namespace = options.lease_namespace or options.pool_namespace
+        name = lease_name(namespace, self._pool)
         identity = new_identity(options.pod_name or socket.gethostname())
         self._election = Election(
-            self.api, options.pool_namespace, name, identity, clock=self._clock, rng=self._rng, tell=self._tell
+            self.api, namespace, name, identity, clock=self._clock, rng=self._rng, tell=self._tell
         )
 
         def told(active: bool) -> None:

@@ -5,6 +5,7 @@
     inference-extension      SERVING once discovery has synced, even with no endpoint ready
     "", the ext_proc service the same, where we are active: not standing by for another replica that leads
     readiness                the same, when there is something to pick
+    pool/<namespace>/<name>  the same, when that pool has something to pick
 
 inference-extension asks nothing of leadership. It is probed for liveness as well as readiness, by charts that mean one
 replica: standbys must not be restarted for standing by, while two ready ones do no harm. (The Go EPP knows no such
@@ -14,7 +15,7 @@ answers are given on the health port (plaintext) and on the ext_proc port.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from google.protobuf.message import DecodeError
 
@@ -30,19 +31,30 @@ LIVENESS = "liveness"
 READINESS = "readiness"
 _MISSING = "the request is missing"
 EXTENSION = "inference-extension"
+POOL = "pool/"
 NAMES = (LIVENESS, READINESS, "", "envoy.service.ext_proc.v3.ExternalProcessor", EXTENSION)
 
 
 class Health:
     """What we say of ourselves. `synced`, `pickable` and `active` are asked at every probe; call `changed` when they
-    may have changed, so that watchers hear of it. `active` is False in a replica that stands by."""
+    may have changed, so that watchers hear of it. `active` is False in a replica that stands by.
+
+    * pool_ready: whether a pool, by `namespace/name`, has something to pick, None for strangers; pools: those names
+    """
 
     def __init__(
-        self, synced: Callable[[], bool], pickable: Callable[[], bool], active: Callable[[], bool] = lambda: True
+        self,
+        synced: Callable[[], bool],
+        pickable: Callable[[], bool],
+        active: Callable[[], bool] = lambda: True,
+        pool_ready: Callable[[str], bool | None] = lambda _: None,
+        pools: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._synced = synced
         self._pickable = pickable
         self._active = active
+        self._pool_ready = pool_ready
+        self._pools = pools
         self._draining = False
         self._watchers: set[_Watch] = set()
 
@@ -60,6 +72,11 @@ class Health:
         """The status of `name`, None when nobody knows it."""
         if name == LIVENESS:
             return SERVING
+        if name.startswith(POOL):
+            ready = self._pool_ready(name.removeprefix(POOL))
+            if ready is None:
+                return None
+            return SERVING if ready and self._active() and not self._draining else NOT_SERVING
         if name not in NAMES:
             return None
         serving = (
@@ -69,6 +86,15 @@ class Health:
             and (name == EXTENSION or self._active())
         )
         return SERVING if serving else NOT_SERVING
+
+    def names(self) -> Iterator[str]:
+        """Every name there is."""
+        yield from NAMES
+        yield from self.names_of_pools()
+
+    def names_of_pools(self) -> Iterator[str]:
+        """Those of pools."""
+        yield from [POOL + pool for pool in self._pools()]
 
     def changed(self) -> None:
         """Tell watchers whose status is another one now."""
@@ -114,7 +140,8 @@ class _Check(_Unary):
             return
         status = self._health.status(name)
         if status is None:
-            known = ", ".join(filter(None, NAMES))
+            pools = (f"{POOL}<namespace>/<name>",) if any(self._health.names_of_pools()) else ()
+            known = ", ".join((*filter(None, NAMES), *pools))
             self._reply.finish(NOT_FOUND, f"unknown service {name!r}; known: {known} and the empty name")
             return
         self._reply.send(HealthCheckResponse(status=status).SerializeToString())
@@ -124,7 +151,7 @@ class _Check(_Unary):
 class _List(_Unary):
     def message(self, data: bytes) -> None:
         out = HealthListResponse()
-        for name in NAMES:
+        for name in self._health.names():
             out.statuses[name].status = self._health.status(name) or NOT_SERVING
         self._reply.send(out.SerializeToString())
         self._reply.finish(OK)

@@ -16,27 +16,24 @@ import os
 import random
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from epp import __version__
 from epp.config.catalog import Catalog, collect
 from epp.config.findings import ConfigErrors
-from epp.contract.discovery import Discovery, EndpointSpec
-from epp.contract.endpoints import Endpoint
-from epp.contract.errors import DiscoveryError, EppError
+from epp.contract.errors import EppError
+from epp.observe.decision.file import DecisionLog
 from epp.observe.degraded import Degraded
 from epp.observe.log.bridge import bridge
 from epp.observe.log.logs import Log, open_log
 from epp.observe.metrics.loopwatch import LoopWatch
 from epp.service.admin import Admin
-from epp.service.cluster import Cluster, access_of, wanted
-from epp.service.debugpages import PATH as DECISIONS
-from epp.service.debugpages import DecisionsPage
+from epp.service.cluster import Cluster, access_of
 from epp.service.flags.options import Options
 from epp.service.health import Health
 from epp.service.listeners import Listeners, every_interface, open_listeners
-from epp.service.served import ServedPool
-from epp.service.sources import source_of
+from epp.service.onepool import OnePool
+from epp.service.serving import Serving
 from epp.service.wiring import admin_tls, decision_log_of
 
 log = logging.getLogger("epp.service")
@@ -77,10 +74,17 @@ class Process:
         self._rng = random.Random(options.seed)
         self._degraded = Degraded()
         self._cluster: Cluster | None = None
-        self._health = Health(lambda: self._served.pool.synced, lambda: len(self._served.pool) > 0, self._active)
+        self._health = Health(
+            lambda: self._serving.synced,
+            lambda: self._serving.pickable,
+            self._active,
+            lambda pool: self._serving.pool_ready(pool),
+            lambda: self._serving.pools(),
+        )
         self._catalog: Catalog = collect(*options.plugin_dirs)
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._ports_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def serve(self) -> int:
@@ -88,22 +92,25 @@ class Process:
         options = self._options
         self._listen_to_signals()
         _announce(options)
-        self._served = served = ServedPool(options, self._lines, self._clock, self._rng, self._catalog)
-        served.recorder.registry.add(self._degraded)
+        self._serving = serving = self._make()
+        serving.registry.add(self._degraded)
         listeners: Listeners | None = None
         admin: Admin | None = None
+        decision_log: DecisionLog | None = None
         try:
-            await self._discover(served)
+            await serving.discover(self._connect, self._stop, self._changed)
             if self._stop.is_set():
                 log.info("stopped before anything listened")
                 return 0
             # The collector's walk over all that was loaded takes some 25 ms: before anybody is served.
             gc.collect()
-            listeners = await open_listeners(options, served.director, served.access_logs, self._health, self._clock)
-            served.recorder.decision_log = decision_log_of(options, self._clock)
-            admin = self._open_admin(served)
-            served.pool.subscribe(_HealthTold(self._health))
-            served.watch_configuration()
+            listeners = await open_listeners(options, serving, self._health, self._clock)
+            decision_log = decision_log_of(options, self._clock)
+            serving.log_decisions(decision_log)
+            admin = self._open_admin(serving)
+            serving.follow()
+            if options.pool_ports is not None:
+                self._tasks.append(asyncio.create_task(self._keep_ports(listeners)))
             _ready(options, listeners, admin)
             await self._until_told()
             await self._drain()
@@ -117,64 +124,56 @@ class Process:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._cluster is not None:
                 await self._cluster.close()
-            await served.stop()
-            if served.recorder.decision_log is not None:
-                await asyncio.to_thread(served.recorder.decision_log.close)
+            await serving.stop()
+            if decision_log is not None:
+                await asyncio.to_thread(decision_log.close)
         log.info("stopped")
         return 0
 
-    def _open_admin(self, served: ServedPool) -> Admin:
-        options, recorder = self._options, served.recorder
+    def _make(self) -> Serving:
+        options, lines, clock, rng, catalog = self._options, self._lines, self._clock, self._rng, self._catalog
+        if not options.pool_names:
+            return OnePool(options, lines, clock, rng, catalog)
+        # Loaded here: one pool needs none of it.
+        from epp.service.pools.many import ManyPools
+
+        return ManyPools(options, lines, clock, rng, catalog, self._degraded)
+
+    def _open_admin(self, serving: Serving) -> Admin:
+        options = self._options
         if options.watch_loop:
             watch = LoopWatch()
             watch.start()
-            recorder.registry.add(watch)
+            serving.registry.add(watch)
         return Admin(
             options.bind_address or every_interface(),
             options.metrics_port,
-            recorder.registry,
+            serving.registry,
             self._missing,
-            {DECISIONS: DecisionsPage(recorder.decisions, self._clock)} if options.debug_endpoints else {},
+            serving.pages() if options.debug_endpoints else {},
             review=self._cluster.review() if self._cluster is not None else None,
             tls=admin_tls(options),
         )
 
-    async def _discover(self, served: ServedPool) -> None:
-        source = source_of(self._options, served.assembly)
-        if source is not None:
-            return await self._publish(source, served)
-        access = access_of(self._options, self._environ) if wanted(self._options) else None
-        if access is not None:
-            # Nothing waits for the API server: until it has answered we are not ready, which health says.
-            rng = random.Random(self._rng.random())
-            self._cluster = Cluster(access, self._options, self._degraded.tell, self._clock, rng)
-            self._cluster.follow(served, self._health.changed)
-            self._cluster.contend(self._health.changed)
+    def _connect(self) -> Cluster | None:
+        access = access_of(self._options, self._environ)
+        if access is None:
             return None
-        log.warning(
-            "there is no source of endpoints, every request gets 503; give --endpoints IP:PORT,... or "
-            "--endpoints-file FILE, or file-discovery in the configuration, or --pool-name in a Kubernetes cluster"
-        )
-        return served.endpoints([])
+        rng = random.Random(self._rng.random())
+        self._cluster = Cluster(access, self._options, self._degraded.tell, self._clock, rng)
+        self._cluster.contend(self._health.changed)
+        return self._cluster
 
-    async def _publish(self, source: Discovery, served: ServedPool) -> None:
-        first = asyncio.Event()
+    def _changed(self) -> None:
+        """Health, or the ports that pools ask for, may be another."""
+        self._health.changed()
+        self._ports_wanted.set()
 
-        def publish(snapshot: Sequence[EndpointSpec]) -> None:
-            served.endpoints(snapshot)
-            first.set()
-
-        task = asyncio.create_task(source.run(publish))
-        self._tasks.append(task)
-        events = [asyncio.create_task(event.wait()) for event in (first, self._stop)]
-        await asyncio.wait((task, *events), return_when=asyncio.FIRST_COMPLETED)
-        for waiting in events:
-            waiting.cancel()
-        if task.done() and not first.is_set():
-            task.result()
-            raise DiscoveryError("the source of endpoints ended without telling any; it must run until it is cancelled")
-        task.add_done_callback(_source_ended)
-        log.info("endpoints found: %d", len(served.pool))
+    async def _keep_ports(self, listeners: Listeners) -> None:
+        while True:
+            await self._ports_wanted.wait()
+            self._ports_wanted.clear()
+            await listeners.listen_also(self._serving.ports(), self._degraded.tell)
 
     def _listen_to_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -217,36 +216,19 @@ class Process:
             return "stopping"
         if not self._active():
             return "standing by: another replica is active"
-        if self._served.pool.synced and len(self._served.pool):
+        if self._serving.synced and self._serving.pickable:
             return None
-        missing = "there is no endpoint" if self._served.pool.synced else "endpoints are not known yet"
+        missing = "there is no endpoint" if self._serving.synced else "endpoints are not known yet"
         return "; ".join((missing, *self._degraded.lines()))
 
     def _active(self) -> bool:
         return self._cluster is None or self._cluster.active
 
 
-class _HealthTold:
-    """Lets health watchers hear of endpoints that come and go."""
-
-    def __init__(self, health: Health) -> None:
-        self._health = health
-
-    def on_endpoint_added(self, endpoint: Endpoint) -> None:
-        self._health.changed()
-
-    def on_endpoint_removed(self, endpoint: Endpoint) -> None:
-        self._health.changed()
-
-
-def _source_ended(task: asyncio.Task[None]) -> None:
-    if not task.cancelled():
-        error = task.exception()
-        log.error("the source of endpoints %s; its last endpoints are kept", f"failed: {error!r}" if error else "ended")
-
-
 def _announce(options: Options) -> None:
-    pool = f" for pool {options.pool_namespace}/{options.pool_name}" if options.pool_name else ""
+    names = ", ".join(options.pool_names) or options.pool_name
+    plural = "s" if options.pool_names else ""
+    pool = f" for pool{plural} {options.pool_namespace}/{names}" if names else ""
     log.info("epp %s starts%s", __version__, pool)
     for warning in options.warnings:
         log.warning("%s", warning)
