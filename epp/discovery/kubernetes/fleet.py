@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many pools in one process: one watch of pools, one of pods and one of each optional kind, whatever the number of pools.
+"""Many pools in one process: one watch of pools, one of pods, one of each optional kind, whatever the number of pools.
 
 Each pool has a listener of its own. A fault in one of them is logged and costs the others nothing.
 """
