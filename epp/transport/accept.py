@@ -9,7 +9,6 @@ one that means it. Only when every connection has asked something the new one is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import functools
 import logging
@@ -43,8 +42,8 @@ class Acceptor:
     async def close(self) -> None:
         """Accept no more. Connections live on."""
         self._accepting.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._accepting
+        # Waited for, not awaited: a cancellation of ours must not be taken for its own.
+        await asyncio.wait((self._accepting,))
         self._sock.close()
 
     async def give_up(self) -> None:
