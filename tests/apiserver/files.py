@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class ServiceAccountDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
         self._turn = count(1)
         self._last: Path | None = None
@@ -38,9 +40,7 @@ class ServiceAccountDir:
             if not link.is_symlink():
                 link.symlink_to(Path("..data") / link.name)
         if self._last is not None:
-            for old in self._last.iterdir():
-                old.unlink()
-            self._last.rmdir()
+            shutil.rmtree(self._last)
         self._last = folder
 
 

@@ -52,8 +52,9 @@ class Reviews:
         return {"authenticated": True, "user": told, "audiences": shared}
 
     def _access(self, kind: Kind, spec: dict[str, Any]) -> dict[str, Any]:
-        path, resource = spec.get("nonResourceAttributes"), spec.get("resourceAttributes")
-        if (path is None) == (resource is None):
+        path: dict[str, Any] | None = spec.get("nonResourceAttributes")
+        resource: dict[str, Any] = spec.get("resourceAttributes") or {}
+        if (path is None) == (not resource):
             why = "Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified"
             raise invalid(kind, "", "spec.resourceAttributes", why)
         user, groups = spec.get("user") or "", tuple(spec.get("groups") or ())

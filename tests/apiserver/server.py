@@ -66,6 +66,7 @@ class ApiServer:
         self._authority = Authority()
         self.ca_file = self.folder / "ca.crt"
         self.ca_file.write_bytes(self._authority.pem)
+        self._pair = write_pair(self.folder, "server", self._authority.server())
         self.users = Users()
         self.user = service_account_user(namespace, service_account)
         self._account = files.ServiceAccountDir(self.folder / "serviceaccount")
@@ -118,7 +119,7 @@ class ApiServer:
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
-    def _soon(self, call: Callable[..., object], *args: Any) -> None:
+    def _soon(self, call: Callable[..., Any], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(call, *args)
 
@@ -260,7 +261,7 @@ class ApiServer:
             )
         ]
 
-    def wait(self, true: Callable[[], object], *, patience_s: float = 20.0, what: str = "") -> None:
+    def wait(self, true: Callable[[], Any], *, patience_s: float = 20.0, what: str = "") -> None:
         """Return when `true()` is; AssertionError after `patience_s`."""
         end = time.monotonic() + patience_s
         while not true():
@@ -287,7 +288,7 @@ class ApiServer:
         if self._runner is not None:
             return
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self._server_pair())
+        context.load_cert_chain(*self._pair)
         context.load_verify_locations(cadata=self._authority.pem.decode())
         context.verify_mode = ssl.CERT_OPTIONAL
         runner = web.AppRunner(self._web.application(), access_log=None, shutdown_timeout=0.1)
@@ -301,10 +302,6 @@ class ApiServer:
             raise
         self.port = runner.addresses[0][1]
         self._runner = runner
-
-    def _server_pair(self) -> tuple[Path, Path]:
-        pair = self.folder / "server.crt", self.folder / "server.key"
-        return pair if pair[0].exists() else write_pair(self.folder, "server", self._authority.server())
 
     async def _close(self) -> None:
         runner, self._runner = self._runner, None
