@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where endpoints come from: the command line (`flags`) or a file that is followed (`file`)."""
+"""Where endpoints come from: the command line (`flags`), a file that is followed (`file`), or Kubernetes."""

@@ -20,7 +20,7 @@ from epp.kube.api import Api
 from epp.kube.reflector import Reflector
 from epp.kube.resource import PODS
 
-SLICE = 128
+SLICE = 64
 """Pods looked at in one turn of the loop."""
 Tell = Callable[[str, str | None], None]
 Sleep = Callable[[float], Awaitable[object]]
@@ -153,9 +153,8 @@ class PodFeed:
                 await asyncio.sleep(0)
             self._share(key, self._pods.get(key), pods.get(key), changed)
         self._pods = pods
-        for at, following in enumerate(changed):
-            if at % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
+        for following in changed:
+            await asyncio.sleep(0)
             # One that was aimed elsewhere meanwhile has a table of its own, and a pass still to come.
             if following in self._followings and (following.complete or new.get(following) is following.table):
                 following.complete = True

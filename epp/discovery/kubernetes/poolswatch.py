@@ -130,7 +130,7 @@ class PoolsWatch:
                 await self._wake.wait()
                 self._wake.clear()
                 self._follow_second()
-                self._compare()
+                await self._compare()
                 await self._report()
         finally:
             for task in self._watches.values():
@@ -162,7 +162,7 @@ class PoolsWatch:
             second.forget()
             self._malformed = {place: line for place, line in self._malformed.items() if place[0] == 0}
 
-    def _compare(self) -> None:
+    async def _compare(self) -> None:
         """Tell the listener how the pools differ from those it knows."""
         if not self._groups[0].answered:
             return
@@ -178,6 +178,9 @@ class PoolsWatch:
         for key, pool in wanted.items():
             before = self._pools.get(key)
             self._pools[key] = pool
+            if before != pool:
+                # What a listener does for one pool may take a while; the loop has its turn before the next.
+                await asyncio.sleep(0)
             if before is None:
                 self._listener.added(pool)
             elif before != pool:
