@@ -158,9 +158,10 @@ class Chooser(Generic[T]):
         said_pool = called.values.get(METADATA, "")
         if said_pool:
             return f"no pool {_shown(said_pool)} is served here, which {METADATA} asks for"
-        authority = _shown(called.authority) if called.authority else "''"
+        authority = _shown(called.authority)
+        where = f" on port {port}" if port else ""
         return (
-            f"no pool is known by the authority {authority} on port {port}; set grpc_service.envoy_grpc.authority to "
+            f"no pool is known by the authority {authority}{where}; set grpc_service.envoy_grpc.authority to "
             f"the Service of the pool's endpointPickerRef, or send initial metadata {METADATA}: namespace/name"
         )
 
