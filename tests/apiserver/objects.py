@@ -178,7 +178,7 @@ def pod(
     }
     if ip:
         status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
-    meta = _meta(name, namespace, labels=dict(labels), ownerReferences=[owner], generateName=owner["name"] + "-")
+    meta = _meta(name, namespace, labels=dict(labels), ownerReferences=[owner], generateName=f"{owner['name']}-")
     if annotations:
         meta["annotations"] = dict(annotations)
     body = {

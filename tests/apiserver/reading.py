@@ -38,6 +38,14 @@ def resource_version(text: str) -> int:
     return int(text or 0)
 
 
+def number(name: str, text: str) -> int:
+    """A whole number of a query, 0 when it is not given; Refused (400) when it is none."""
+    try:
+        return int(text or 0)
+    except ValueError:
+        raise bad_request(f'{name}: strconv.ParseInt: parsing "{text}": invalid syntax') from None
+
+
 class Chosen:
     """Which items a request means: its namespace and selectors."""
 
@@ -101,7 +109,7 @@ def list_(store: Store, kind: Kind, request: Request) -> bytes:
     """A list, or a page of one. With resourceVersion=0 the limit is ignored, as by the real server's cache."""
     chosen = Chosen(kind, request)
     state, version, start = _moment(store, kind, request)
-    limit = int(request.query.get("limit") or 0)
+    limit = number("limit", request.query.get("limit", ""))
     if request.query.get("resourceVersion") == "0" and not start:
         limit = 0
     keys = sorted(key for key, item in state.items() if key >= start and chosen(key, item))

@@ -63,10 +63,9 @@ class Reviews:
         if path is not None:
             allowed = self._may(user, groups, path.get("verb", ""), path.get("path", ""))
         else:
-            names = {
-                field: resource.get(field) or "" for field in ("verb", "group", "namespace", "name", "subresource")
-            }
-            asked = Request("", "", {}, plural=resource.get("resource") or "", user=user, groups=groups, **names)
+            asked = Request("", "", {}, plural=resource.get("resource") or "", user=user, groups=groups)
+            for field in ("verb", "group", "namespace", "name", "subresource"):
+                setattr(asked, field, resource.get(field) or "")
             allowed = self._rules.allows(asked)
         return {"allowed": True, "reason": "RBAC: allowed by a binding"} if allowed else {"allowed": False}
 

@@ -7,7 +7,7 @@ it does in the real server: a watch that runs goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,10 +43,14 @@ class Denial:
 
 
 class Rules:
-    """`namespace` is the service account's, where `allow_only` binds a Role by default."""
+    """`namespace` is the service account's, where `allow_only` binds a Role by default.
 
-    def __init__(self, namespace: str) -> None:
+    `uninstalled` is told of the kinds that are gone: their watches end.
+    """
+
+    def __init__(self, namespace: str, uninstalled: Callable[[frozenset[GVP]], None]) -> None:
         self.namespace = namespace
+        self._uninstalled = uninstalled
         self._denials: tuple[Denial, ...] = ()
         self._bindings: tuple[Binding, ...] | None = None
         self._absent: frozenset[GVP] = frozenset()
@@ -78,7 +82,9 @@ class Rules:
 
     def uninstall(self, group: str, version: str | None = None, plural: str | None = None) -> None:
         """The kinds are not there: 404. Their objects are hidden, and are back with `install`."""
-        self._absent |= self._named(group, version, plural)
+        names = self._named(group, version, plural)
+        self._absent |= names
+        self._uninstalled(names)
 
     def install(self, group: str, version: str | None = None, plural: str | None = None) -> None:
         """The kinds are there again."""

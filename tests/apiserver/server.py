@@ -30,7 +30,7 @@ from aiohttp import web
 
 from tests.apiserver import files, writing
 from tests.apiserver.certificates import Authority, write_pair
-from tests.apiserver.kinds import Kind, find_kind, kind_of
+from tests.apiserver.kinds import GVP, Kind, find_kind, kind_of
 from tests.apiserver.requests import Request
 from tests.apiserver.reviews import Reviews
 from tests.apiserver.rules import Rules
@@ -73,7 +73,7 @@ class ApiServer:
         self.service_account = self._account.path
         self.token = ""
         self.rotate_token()
-        self.rules = Rules(namespace)
+        self.rules = Rules(namespace, self._uninstalled)
         self._reviews = Reviews(self.users, self.rules)
         self._store = Store(self._changed, history=history)
         self._web = WebApp(self._store, self.users, self.rules, self._reviews, bookmark_s=bookmark_s)
@@ -125,6 +125,9 @@ class ApiServer:
 
     def _changed(self, kind: Kind) -> None:
         self._soon(self._web.wake, kind)
+
+    def _uninstalled(self, names: frozenset[GVP]) -> None:
+        self._soon(self._web.end_watches, False, names)
 
     # Where it is, and how to convince it.
 

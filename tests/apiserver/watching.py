@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 
 from tests.apiserver.kinds import PODS, Kind
-from tests.apiserver.reading import Chosen, expired_status, resource_version
+from tests.apiserver.reading import Chosen, expired_status, number, resource_version
 from tests.apiserver.requests import Request, true
 from tests.apiserver.status import Refused, refuse
 from tests.apiserver.store import Change, Item, Key, Store
@@ -38,6 +38,7 @@ class Watch:
         self._request = request
         self._chosen = Chosen(kind, request)
         self._bookmark_s = bookmark_s if true(request.query.get("allowWatchBookmarks", "0")) else 0.0
+        self._timeout_s = number("timeoutSeconds", request.query.get("timeoutSeconds", "")) or DEFAULT_TIMEOUT_S
         self._place = 0
         self._first: list[bytes] = []
         self._begin(resource_version(request.query.get("resourceVersion", "")), gone_as_status)
@@ -74,8 +75,7 @@ class Watch:
 
     async def serve(self, response: web.StreamResponse) -> None:
         """Write until the time is over, somebody ends it, or the history has gone past us."""
-        timeout_s = float(self._request.query.get("timeoutSeconds") or DEFAULT_TIMEOUT_S)
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + self._timeout_s
         marked = time.monotonic()
         await response.write(b"".join(self._first))
         while not self.ended:

@@ -11,12 +11,13 @@ import contextlib
 import threading
 import uuid
 import zlib
+from collections.abc import Collection
 
 import orjson
 from aiohttp import web
 
 from tests.apiserver import groups, reading, writing
-from tests.apiserver.kinds import ACCESS_REVIEWS, SELF_REVIEWS, TOKEN_REVIEWS, Kind
+from tests.apiserver.kinds import ACCESS_REVIEWS, GVP, SELF_REVIEWS, TOKEN_REVIEWS, Kind
 from tests.apiserver.requests import Request, read_request
 from tests.apiserver.reviews import Reviews
 from tests.apiserver.rules import Rules
@@ -27,7 +28,7 @@ from tests.apiserver.watching import Watch
 
 COMPRESS_FROM_BYTES = 128 * 1024
 BODY_BYTES = 3 * 1024 * 1024
-REVIEWS = (TOKEN_REVIEWS, ACCESS_REVIEWS, SELF_REVIEWS)
+REVIEWS = (TOKEN_REVIEWS, ACCESS_REVIEWS, GVP, SELF_REVIEWS)
 
 
 class Faults:
@@ -80,10 +81,11 @@ class WebApp:
             if watch.kind is kind:
                 watch.news.set()
 
-    def end_watches(self, torn: bool = False) -> None:
-        """End all of them; `torn` in the middle of a line."""
+    def end_watches(self, torn: bool = False, of: Collection[GVP] | None = None) -> None:
+        """End those of some kinds, or all; `torn` in the middle of a line."""
         for watch in self.watches:
-            watch.end(torn=torn)
+            if of is None or (watch.kind.group, watch.kind.version, watch.kind.plural) in of:
+                watch.end(torn=torn)
 
     async def _handle(self, http: web.Request) -> web.StreamResponse:
         request = read_request(http.method, http.path, http.query)
