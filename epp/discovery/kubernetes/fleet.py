@@ -10,18 +10,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Clock
-from epp.contract.models import Models
 from epp.discovery.kubernetes.endpointtable import Found
 from epp.discovery.kubernetes.modelfeed import ModelFeed
 from epp.discovery.kubernetes.podfeed import Following, PodFeed, Sleep, Tell
 from epp.discovery.kubernetes.poolspec import PoolSpec
 from epp.discovery.kubernetes.poolswatch import PoolsWatch
-from epp.discovery.kubernetes.source import Announcer, Listener, keep_running
+from epp.discovery.kubernetes.source import Announcer, GuardedListener, Listener, keep_running
 from epp.kube.api import Api
 
 log = logging.getLogger("epp.discovery")
@@ -89,7 +87,7 @@ class KubernetesFleet:
             return
         if opened is None:
             return
-        listener = _Guarded(pool, opened[0])
+        listener = GuardedListener(pool.key, opened[0])
         announcer = Announcer(pool, listener, opened[1])
         listener.pool(pool)
         following = self._pods.follow(pool, announcer.found)
@@ -118,29 +116,3 @@ class KubernetesFleet:
         member.unfollow_models()
         member.announcer.found(Found((), 0, 0), of_now=False)
         member.listener.gone()
-
-
-class _Guarded:
-    """A listener whose faults stay its own."""
-
-    def __init__(self, pool: PoolSpec, listener: Listener) -> None:
-        self._key = pool.key
-        self._listener = listener
-
-    def pool(self, pool: PoolSpec) -> None:
-        self._try(lambda: self._listener.pool(pool))
-
-    def endpoints(self, endpoints: Sequence[EndpointSpec]) -> None:
-        self._try(lambda: self._listener.endpoints(endpoints))
-
-    def gone(self) -> None:
-        self._try(self._listener.gone)
-
-    def models(self, models: Models) -> None:
-        self._try(lambda: self._listener.models(models))
-
-    def _try(self, tell: Callable[[], None]) -> None:
-        try:
-            tell()
-        except Exception:
-            log.exception("pool %s: what follows from a change failed", self._key)

@@ -206,7 +206,7 @@ class ModelFeed:
             return
         new, old = kind.resources
         if len(there) == 2:
-            self._say(logging.WARNING, f"{new} and {old} are both installed; objects of the latter are ignored")
+            self._say(logging.INFO, f"{new} and {old} are both installed; objects of the latter are ignored")
         elif there == [old]:
             self._say(logging.INFO, f"{old} is deprecated; install the CRD {new} and move the objects there")
 

@@ -61,6 +61,32 @@ class Listener(Protocol):
         """What objects say about models; `Models()` until the first call."""
 
 
+class GuardedListener:
+    """A listener whose faults stay its own."""
+
+    def __init__(self, key: str, listener: Listener) -> None:
+        self._key = key
+        self._listener = listener
+
+    def pool(self, pool: PoolSpec) -> None:
+        self._try(lambda: self._listener.pool(pool))
+
+    def endpoints(self, endpoints: Sequence[EndpointSpec]) -> None:
+        self._try(lambda: self._listener.endpoints(endpoints))
+
+    def gone(self) -> None:
+        self._try(self._listener.gone)
+
+    def models(self, models: Models) -> None:
+        self._try(lambda: self._listener.models(models))
+
+    def _try(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception:
+            log.exception("pool %s: what follows from a change failed", self._key)
+
+
 class Announcer:
     """Tells a listener of one pool's endpoints, when they have changed, and what is odd about them."""
 
@@ -111,7 +137,8 @@ class KubernetesSource:
     ) -> None:
         self._api = api
         self._target = target
-        self._listener = listener
+        key = target.key if isinstance(target, PoolSpec) else f"{target.namespace}/{target.name}"
+        self._listener = GuardedListener(key, listener)
         self._tell = tell
         self._rng = rng
         self._sleep = sleep

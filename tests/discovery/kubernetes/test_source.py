@@ -12,6 +12,7 @@ from tests.discovery.kubernetes.support import (
     GIE,
     GIE_X,
     NS,
+    Recorder,
     custom,
     following,
     pod_body,
@@ -35,6 +36,20 @@ async def test_pods_of_a_pool_come_change_and_go() -> None:
             await until(lambda: seen.names == ["b-rank-0"])
             assert seen.pools[0].picker_port == 9002
             assert not seen.wrong
+
+
+async def test_a_listener_that_fails_does_not_end_the_source(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(self: Recorder, pool: object) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(Recorder, "pool", broken)
+    with ApiServer() as server:
+        server.apply([pool_v1(), pod_body("a")])
+        async with following(server) as seen:
+            await until(lambda: seen.names == ["a-rank-0"])
+    assert f"pool {NS}/x: what follows from a change failed" in caplog.text
 
 
 async def test_what_changes_no_endpoint_is_not_published() -> None:
