@@ -44,7 +44,7 @@ def read_authority(authority: str) -> Said | None:
     found = _ISTIO.fullmatch(text) or _PORT.fullmatch(text)
     host, port = (found["host"], int(found["port"])) if found is not None else (text, 0)
     host = host.rstrip(".")
-    if _is_address(host):
+    if _is_address(host) or host == "localhost":
         return None
     if "." not in host:
         return Said(host, port=port) if host else None

@@ -10,7 +10,9 @@ In this order; the first that says anything decides:
 3. The `:authority`, compared with the Service in `endpointPickerRef`: what gateways fill in by themselves, so that
    nothing needs to be configured. What it may look like is in `authority`. Its port decides between pools of one
    Service. A Service's name without a namespace is understood if one pool's Service alone is called so.
-4. Where only one pool is served, that one: nothing needs to be told apart.
+4. Where only one pool is served, that one, if the authority names no Service at all (an address, nothing) or no other
+   pool can come, as one was asked for by name. What names the Service of another pool, which is not there yet or no
+   more, must not reach this one.
 
 Nothing of a request is looked at: which pool serves a request is the gateway's decision, and a client must not be able
 to make it.
@@ -64,9 +66,13 @@ class Ways:
 
     * default_namespace: where a pool is that `x-epp-pool` names without one
     * ports: those that are listened on for pools
+    * alone: no other pool can come
     """
 
-    def __init__(self, claims: Iterable[Claim], default_namespace: str, ports: Iterable[int] = ()) -> None:
+    def __init__(
+        self, claims: Iterable[Claim], default_namespace: str, ports: Iterable[int] = (), alone: bool = False
+    ) -> None:
+        self._alone = alone
         self._claims = {claim.pool: claim for claim in claims}
         self._default_namespace = default_namespace
         listened = set(ports)
@@ -90,7 +96,9 @@ class Ways:
         said = read_authority(authority)
         found = None if said is None else self._by_authority(said, on_port)
         if found is None and len(self._claims) == 1:
-            return next(iter(self._claims))
+            [only] = self._claims.values()
+            if said is None or self._alone or not only.service:
+                return only.pool
         return found
 
     def doubts(self) -> list[str]:

@@ -199,7 +199,9 @@ class Pools:
 
     def _publish(self) -> None:
         claims = [place.wanted.claim for place in self._places.values()]
-        ways = Ways(claims, "" if self._namespace == EVERY else self._namespace, self.ports())
+        every = self._namespace == EVERY
+        alone = len(self._names) == 1 and EVERY not in self._names and not every
+        ways = Ways(claims, "" if every else self._namespace, self.ports(), alone)
         self.chooser.use(ways, {pool: served.director.open for pool, served in self.served()})
         self._tell("pools", "; ".join(ways.doubts()) or None)
 

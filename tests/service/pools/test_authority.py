@@ -37,6 +37,7 @@ from epp.service.pools.authority import Said, read_authority
         ("::1", None),
         ("a.b.c.d", None),
         ("www.example.com", None),
+        ("localhost:9002", None),
         ("x" * 600, None),
     ],
 )

@@ -81,8 +81,12 @@ def test_the_port_helps_where_the_authority_alone_does_not() -> None:
 
 def test_one_pool_needs_no_telling() -> None:
     ways = Ways([Claim(A, "llama-epp", 9002)], "team-a")
-    assert ways.choose("", 9002, "whatever:80") == A
-    assert ways.choose("", 9002, "") == A
+    for authority in ("", "10.0.0.1:9002", "[::1]:9002", "localhost:9002", "llama-epp.team-a"):
+        assert ways.choose("", 9002, authority) == A, authority
+    # It may name a pool that is not there yet, or no more.
+    assert ways.choose("", 9002, "qwen-epp.team-b.svc:9002") is None
+    assert Ways([Claim(A, "llama-epp", 9002)], "team-a", alone=True).choose("", 9002, "qwen-epp.team-b.svc:9002") == A
+    assert Ways([Claim(A)], "team-a").choose("", 9002, "whatever:80") == A
     assert ways.choose("other", 9002, "") is None
 
 
