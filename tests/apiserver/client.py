@@ -68,9 +68,13 @@ class Client:
         """GET."""
         return self.ask("GET", path, **query)
 
+    def open(self, path: str, **query: Any) -> http.client.HTTPResponse:
+        """A watch whose headers have come."""
+        return self._send("GET", path, None, {}, watch="1", **query)
+
     def watch(self, path: str, **query: Any) -> Iterator[dict[str, Any]]:
         """Events, until the server ends the stream. The request is made by the first `next`."""
-        response = self._send("GET", path, None, {}, watch="1", **query)
+        response = self.open(path, **query)
         assert response.status == 200, response.read()
         for line in response:
             yield json.loads(line)
