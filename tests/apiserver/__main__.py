@@ -40,18 +40,11 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _wait() -> None:
-    """Until Ctrl-C, SIGTERM or the end of stdin."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt):
-        for _ in sys.stdin:
-            pass
-
-
 def main() -> None:
-    """Serve until told otherwise."""
+    """Serve until Ctrl-C, SIGTERM or the end of stdin."""
     arguments = _arguments()
-    with contextlib.ExitStack() as stack:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
         folder = arguments.dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="apiserver-")))
         folder.mkdir(parents=True, exist_ok=True)
         server = stack.enter_context(
@@ -66,7 +59,8 @@ def main() -> None:
         kubeconfig = server.kubeconfig(folder / "kubeconfig", auth="token-file")
         line = {"url": server.url, "dir": str(folder), "kubeconfig": str(kubeconfig), "environ": server.environ}
         print(json.dumps(line), flush=True)
-        _wait()
+        for _ in sys.stdin:
+            pass
 
 
 if __name__ == "__main__":

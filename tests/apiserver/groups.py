@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from tests.apiserver.kinds import Kind
-from tests.apiserver.requests import Request
+from tests.apiserver.request import Request
 from tests.apiserver.rules import Rules
 from tests.apiserver.status import JSON, TEXT, no_such_path
 
@@ -32,12 +32,13 @@ VERSION = {
 
 def answer(rules: Rules, request: Request) -> tuple[bytes, str]:
     """Body and content type of a path that is no resource's; Refused (404) when nothing is there."""
-    if request.path in ("/healthz", "/livez", "/readyz"):
+    path = request.path.rstrip("/")
+    if path in ("/healthz", "/livez", "/readyz"):
         return b"ok", TEXT
-    if request.path == "/version":
+    if path == "/version":
         return orjson.dumps(VERSION, option=orjson.OPT_INDENT_2), JSON
     kinds = list(rules.installed())
-    words = tuple(request.path.strip("/").split("/"))
+    words = tuple(path.strip("/").split("/"))
     if words == ("api",):
         body: Any = {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
     elif words == ("apis",):

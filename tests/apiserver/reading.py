@@ -14,8 +14,8 @@ import binascii
 import orjson
 
 from tests.apiserver.kinds import Kind
-from tests.apiserver.requests import Request
-from tests.apiserver.selectors import field_test, label_test
+from tests.apiserver.request import Request
+from tests.apiserver.selecting import field_test, label_test
 from tests.apiserver.status import CONTINUE_TOO_OLD, Refused, bad_request, not_found, refuse, status, too_large, too_old
 from tests.apiserver.store import Item, Key, Store, key_of
 

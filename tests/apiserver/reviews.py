@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from tests.apiserver.kinds import ACCESS_REVIEWS, TOKEN_REVIEWS, Kind
-from tests.apiserver.requests import Request
+from tests.apiserver.request import Request
 from tests.apiserver.rules import Rules, grants_path
 from tests.apiserver.status import bad_request, invalid
 from tests.apiserver.users import Users

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.apiserver.kinds import GVP, KINDS, Kind
-from tests.apiserver.requests import Request
+from tests.apiserver.request import Request
 
 Rule = Mapping[str, Any]
 """A rule of a Role: apiGroups, resources, verbs, resourceNames; or nonResourceURLs and verbs."""

@@ -31,7 +31,7 @@ from aiohttp import web
 from tests.apiserver import files, writing
 from tests.apiserver.certificates import Authority, write_pair
 from tests.apiserver.kinds import GVP, Kind, find_kind, kind_of
-from tests.apiserver.requests import Request
+from tests.apiserver.request import Request
 from tests.apiserver.reviews import Reviews
 from tests.apiserver.rules import Rules
 from tests.apiserver.status import too_many, trouble

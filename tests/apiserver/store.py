@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from tests.apiserver.kinds import Kind
-from tests.apiserver.selectors import fields_of, labels_of
+from tests.apiserver.selecting import fields_of, labels_of
 
 Body = dict[str, Any]
 Key = str

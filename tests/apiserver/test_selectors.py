@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from epp.contract.errors import EppError
 from epp.kube.selector import parse_selector
-from tests.apiserver.selectors import label_test
+from tests.apiserver.selecting import label_test
 from tests.apiserver.status import Refused
 
 LABELS = {"app": "vllm", "n": "5", "empty": "", "llm-d.ai/role": "both"}

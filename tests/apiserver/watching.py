@@ -18,7 +18,7 @@ from aiohttp import web
 
 from tests.apiserver.kinds import PODS, Kind
 from tests.apiserver.reading import Chosen, expired_status, number, resource_version
-from tests.apiserver.requests import Request, true
+from tests.apiserver.request import Request, true
 from tests.apiserver.status import Refused, refuse
 from tests.apiserver.store import Change, Item, Key, Store
 

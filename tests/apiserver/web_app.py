@@ -18,7 +18,7 @@ from aiohttp import web
 
 from tests.apiserver import groups, reading, writing
 from tests.apiserver.kinds import ACCESS_REVIEWS, GVP, SELF_REVIEWS, TOKEN_REVIEWS, Kind
-from tests.apiserver.requests import Request, read_request
+from tests.apiserver.request import Request, read_request
 from tests.apiserver.reviews import Reviews
 from tests.apiserver.rules import Rules
 from tests.apiserver.status import JSON, Refused, forbidden, forbidden_path, method_not_allowed, no_such_path

@@ -16,7 +16,7 @@ import orjson
 
 from tests.apiserver.kinds import LEASES, PODS, Kind
 from tests.apiserver.reading import Chosen
-from tests.apiserver.requests import Request
+from tests.apiserver.request import Request
 from tests.apiserver.status import (
     Refused,
     already_exists,
