@@ -82,6 +82,7 @@ class ManyPools:
         self._shared_log = SharedLog()
         self.access_logs = AccessLogs(self._shared_log)
         self._otherwise = _otherwise(options)
+        self._checked = self._otherwise
         self._load(self._otherwise)
         low, high = options.pool_ports or (0, -1)
         self._pools = Pools(
@@ -93,7 +94,8 @@ class ManyPools:
             about=self._about,
             ports=range(low, high + 1),
             otherwise=self._otherwise,
-            retired=self._retired,
+            removed=lambda pool: degraded.forget(f"{pool}/"),
+            retired=lambda served: self._shared_log.remove(served.unwatched),
         )
         self._folder: Folder | None = None
         if options.config_dir is not None:
@@ -215,11 +217,6 @@ class ManyPools:
         log.info("pool %s is served, configuration %s", pool, configuration.source)
         return served
 
-    def _retired(self, pool: PoolId, served: ServedPool) -> None:
-        self._shared_log.remove(served.unwatched)
-        if self._pools.place(pool) is None:
-            self._degraded.forget(f"{pool}/")
-
     async def _configuration(self, given: Given) -> Configuration:
         found = self._read.get(given)
         return found if found is not None else await asyncio.to_thread(self._load, given)
@@ -245,12 +242,12 @@ class ManyPools:
     # The file of --config-file.
 
     def _check(self, text: str, source: str) -> Configuration:
-        return self._load(Given(text, source))
+        self._checked = Given(text, source)
+        return self._load(self._checked)
 
-    def _use(self, configuration: Configuration) -> None:
-        # What the watcher hands on was read by `_check` a moment ago.
-        given = next(given for given, read in self._read.items() if read is configuration)
-        self._pools.use_otherwise(given)
+    def _use(self, _configuration: Configuration) -> None:
+        # The watcher hands on what it had checked last.
+        self._pools.use_otherwise(self._checked)
 
     # What pages ask for, from other threads.
 

@@ -48,6 +48,8 @@ class Place:
         self.served: ServedPool | None = None
         self.left = False
         """The pool is gone: nothing is to be built for it any more."""
+        self.failed = False
+        """Nothing serves it, and nothing will until another configuration is given."""
         self._build = build
         self._read = read
         self._tell = tell
@@ -57,8 +59,8 @@ class Place:
 
     @property
     def synced(self) -> bool:
-        """Whether its endpoints are known."""
-        return self.served is not None and self.served.pool.synced
+        """Whether its endpoints are known, or nobody waits for them."""
+        return self.failed if self.served is None else self.served.pool.synced
 
     @property
     def pickable(self) -> bool:
@@ -92,6 +94,8 @@ class Place:
             self._tell(CONFIGURATION, None)
 
     async def _make_do(self, error: Exception) -> None:
+        if self.left:
+            return
         kept = "its last good one is kept" if self.served is not None else "the built-in one is used"
         self._tell(CONFIGURATION, f"{error or repr(error)}; {kept}")
         if self.served is None:

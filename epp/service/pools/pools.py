@@ -45,7 +45,7 @@ class Pools:
     * about: gives the `Tell` of one pool's matters; tell: of the process's
     * ports: those that may be listened on for pools
     * otherwise: the configuration of pools without one of their own
-    * retired: called when a pool that was removed has let go of all it had
+    * removed: called when a pool is gone; retired: when it has let go of all it had
     * changed: called when a pool came, changed or went, and when what health says of them may be another
     """
 
@@ -61,7 +61,8 @@ class Pools:
         ports: range = range(0),
         otherwise: Given = BUILT_IN_CONFIGURATION,
         changed: Callable[[], None] = lambda: None,
-        retired: Callable[[PoolId, ServedPool], None] = lambda _, __: None,
+        removed: Callable[[PoolId], None] = lambda _: None,
+        retired: Callable[[ServedPool], None] = lambda _: None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.chooser: Chooser[Open] = Chooser()
@@ -75,6 +76,7 @@ class Pools:
         self._about = about
         self._ports = ports
         self._otherwise = otherwise
+        self._removed = removed
         self._retired = retired
         self._sleep = sleep
         self._places: dict[PoolId, Place] = {}
@@ -131,7 +133,10 @@ class Pools:
         place = self._places.get(pool)
         if place is not None:
             place.endpoints(snapshot)
-            self._told()
+            if self.known:
+                self.changed()
+            else:
+                self._told()
 
     def models(self, pool: PoolId, models: Models) -> None:
         """This is what is said of the models of a pool."""
@@ -145,10 +150,11 @@ class Pools:
         if place is None:
             return
         place.left = True
+        self._removed(pool)
         self._publish()
         if place.served is not None:
             log.info("pool %s is gone; streams that are open go on", pool)
-            task = asyncio.create_task(self._retire(pool, place.served))
+            task = asyncio.create_task(self._retire(place.served))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         self._told()
@@ -193,6 +199,7 @@ class Pools:
             await place.settle(choose(pool, place.wanted.annotation, self._files, self._otherwise))
         except Exception as error:
             log.error("pool %s cannot be served: %r", pool, error, exc_info=error)
+            place.failed = True
             return
         if new and place.served is not None:
             self._publish()
@@ -235,7 +242,7 @@ class Pools:
             )
         self._unused = names
 
-    async def _retire(self, pool: PoolId, served: ServedPool) -> None:
+    async def _retire(self, served: ServedPool) -> None:
         try:
             await self._sleep(RETIRE_LEAST_S)
             waited_s = RETIRE_LEAST_S
@@ -245,4 +252,4 @@ class Pools:
         finally:
             await served.stop()
             served.let_go()
-            self._retired(pool, served)
+            self._retired(served)

@@ -66,12 +66,13 @@ class World:
         self.changes = 0
         self.fail_build: set[PoolId] = set()
         self.naps: asyncio.Queue[float] = asyncio.Queue()
-        self.retired: list[PoolId] = []
+        self.gone: list[PoolId] = []
+        self.retired: list[ServedPool] = []
         self.common, self.numbers = Common(0.5), itertools.count(1)
         self.pools = Pools(
             names, namespace, self.build, self.read, tell=self.degraded.tell,
             about=lambda pool: self.degraded.about(str(pool)), changed=self.changed, sleep=self.nap,
-            retired=lambda pool, _: self.retired.append(pool), ports=range(9010, 9020),
+            removed=self.gone.append, retired=self.retired.append, ports=range(9010, 9020),
         )  # fmt: skip
         self.open_door = asyncio.Event()
 
@@ -188,6 +189,9 @@ async def test_a_pool_that_cannot_be_built_is_no_pool_and_others_are() -> None:
         assert [pool for pool, _ in pools.served()] == [B]
         assert world.found("a-epp.x") is None
         assert world.found("b-epp.x") is not None
+        pools.endpoints(B, ())
+        pools.listed()
+        assert pools.known
 
 
 async def test_files_of_configurations(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -227,6 +231,7 @@ async def test_a_removed_pool_is_found_no_more_and_drains(monkeypatch: pytest.Mo
         [(_, served), _] = pools.served()
         lease = served.pool.charge(next(iter(served.pool)), 1.0)
         pools.remove(A)
+        assert world.gone == [A]
         assert world.found("a-epp.x") is None
         world.open_door.set()
         await settled(world)
@@ -234,7 +239,7 @@ async def test_a_removed_pool_is_found_no_more_and_drains(monkeypatch: pytest.Mo
         assert world.retired == []
         lease.release()
         await settled(world)
-        assert world.retired == [A]
+        assert world.retired == [served]
         assert len(served.pool) == 0
         pools.remove(A)
         pools.endpoints(A, [endpoint("late")])
@@ -258,7 +263,7 @@ async def test_what_a_pool_held_is_given_back_without_the_collector(monkeypatch:
             del served, trackers
             pools.remove(A)
             await settled(world)
-            assert world.retired == [A]
+            assert len(world.retired) == 1
             assert [reference() for reference in held] == [None, None]
     finally:
         gc.enable()
