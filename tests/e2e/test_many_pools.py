@@ -246,3 +246,20 @@ def test_it_stops_as_ever(tmp_path: Path) -> None:
             epp.signal(signal.SIGTERM)
             assert epp.ended() == 0
             assert not any("Traceback" in line for line in epp.lines)
+
+
+def test_one_access_log_tells_the_ends_of_all_pools(tmp_path: Path) -> None:
+    with pods(*["127.0.0.1:0"] * 8) as served:
+        stack = Running(tmp_path, served.addresses)
+        flags = [*stack.flags(), "--response-phase=release"]
+        with serving(*flags) as epp, envoy(epp.port, adapt=routed(WAYS), epp_tls=False, access_log=True) as gateway:
+            stack.epp, stack.envoy = epp, gateway
+            # One request in so many is followed to its end, in order to learn.
+            for way in ("a", "b") * 10:
+                assert stack.ask(way).status == 200
+            page = epp.settled()
+            assert page.sum("epp_access_log_streams") == 1
+            assert page.sum("epp_access_log_entries_total", result="matched") > 0
+            for pool in ("team/pool-a", "team/pool-b"):
+                assert page.sum("epp_unwatched_ends_total", pool=pool, source="log") > 0
+                assert page.sum("epp_unwatched_requests", pool=pool) == 0

@@ -120,6 +120,8 @@ def test_pools_of_a_namespace(tmp_path: Path) -> None:
                 "llm/llama", "llm/own", "llm/qwen",
             }  # fmt: skip
             assert page.sum("epp_pools") == 3
+            server.delete(POOLS, NAMESPACE, "own")
+            epp.say(f"port {own} is asked for by no pool any more")
 
 
 def test_named_pools_one_of_them_missing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
-from epp.service.health import Health
+from epp.service.health import NOT_SERVING, SERVING, Health
 from epp.transport.call import INVALID_ARGUMENT, OK, Call, Metadata
 
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -163,3 +163,17 @@ def test_garbage_after_a_watch_began_ends_it() -> None:
     assert peer.end == (INVALID_ARGUMENT, "not a HealthCheckRequest")
     world.health.drain()
     assert peer.heard == ["SERVING"]
+
+
+def test_names_of_pools() -> None:
+    ready = {"team/a": True, "team/b": False}
+    active = [True]
+    health = Health(lambda: False, lambda: True, lambda: active[0], ready.get, lambda: ready)
+    assert [health.status(f"pool/team/{name}") for name in "abc"] == [SERVING, NOT_SERVING, None]
+    assert list(health.names_of_pools()) == ["pool/team/a", "pool/team/b"]
+    assert {"", "liveness", "pool/team/a"} < set(health.names())
+    active[0] = False
+    assert health.status("pool/team/a") == NOT_SERVING
+    active[0] = True
+    health.drain()
+    assert health.status("pool/team/a") == NOT_SERVING
