@@ -23,6 +23,7 @@ from epp.discovery.kubernetes.poolspec import PoolSpec, pool_resource, selector_
 from epp.discovery.kubernetes.source import KubernetesSource, PoolTarget
 from epp.election.election import Election
 from epp.election.names import lease_name, new_identity, pool_of_pod
+from epp.election.watching import lease_watch
 from epp.kube.access import Access, find_access
 from epp.kube.api import Api
 from epp.observe.degraded import Tell
@@ -71,12 +72,23 @@ class Cluster:
         self._clock = clock
         self._rng = rng
         self._election: Election | None = None
+        self._leaving = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def active(self) -> bool:
         """Whether requests should come to this replica."""
-        return self._election is None or self._election.active
+        return self._election is None or self._election.active or self._leaving
+
+    @property
+    def contends(self) -> bool:
+        """Whether there may be other replicas, of which one is active."""
+        return self._election is not None
+
+    @property
+    def holder(self) -> str:
+        """Which replica held the lease when it was last seen; "" when none did."""
+        return self._election.holder if self._election is not None else ""
 
     def follow(self, served: ServedPool, changed: Callable[[], None]) -> None:
         """Keep `served` as the API server says; `changed` is called when what health says may be another thing.
@@ -96,11 +108,11 @@ class Cluster:
         source = KubernetesSource(
             self.api, target, _Told(served, changed), tell=self._tell, rng=self._rng, clock=self._clock
         )
-        self._tasks.append(asyncio.create_task(source.run()))
+        self.run(source.run())
 
-    def run(self, source: Coroutine[None, None, None]) -> None:
-        """Run a source of pools as long as the connection lasts."""
-        self._tasks.append(asyncio.create_task(source))
+    def run(self, work: Coroutine[None, None, None]) -> None:
+        """Do `work`, a source of pools for example, as long as the connection lasts."""
+        self._tasks.append(asyncio.create_task(work))
 
     @property
     def _pool(self) -> str:
@@ -115,7 +127,7 @@ class Cluster:
         namespace = options.lease_namespace or options.pool_namespace
         name = lease_name(namespace, self._pool)
         identity = new_identity(options.pod_name or socket.gethostname())
-        self._election = Election(
+        self._election = election = Election(
             self.api, namespace, name, identity, clock=self._clock, rng=self._rng, tell=self._tell
         )
 
@@ -123,7 +135,8 @@ class Cluster:
             log.info("this replica %s", "is active" if active else "stands by for another one")
             changed()
 
-        self._tasks.append(asyncio.create_task(self._election.run(told)))
+        self.run(election.run(told))
+        self.run(lease_watch(self.api, namespace, name, election.look, self._rng).run())
 
     def review(self) -> Review | None:
         """Who may read the metrics page, asked from the threads of the admin server; None: everybody."""
@@ -132,8 +145,9 @@ class Cluster:
         return on_loop(Reviewer(self.api, self._tell, clock=self._clock), asyncio.get_running_loop())
 
     async def give_up_lease(self) -> None:
-        """Let another replica lead at once."""
+        """Let another replica lead at once. Who was active stays it: the other one needs a moment until it is asked."""
         if self._election is not None:
+            self._leaving = self.active
             await self._election.release()
 
     async def close(self) -> None:

@@ -3,7 +3,8 @@
 
 Start: everything that can be wrong is checked before anything listens. Stop (SIGTERM): health says NOT_SERVING and
 requests are still answered for --drain-timeout, then connections are told to go (GOAWAY) and open streams may finish
-for up to `FINISH_S`. A second signal, or SIGINT, skips what is left of both waits.
+for up to `FINISH_S`. One of several replicas (leader election) gives its lease up first and stays ready for the first
+part of the drain. A second signal, or SIGINT, skips what is left of the waits.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from epp.service.wiring import admin_tls, decision_log_of
 
 log = logging.getLogger("epp.service")
 
+HAND_OVER_S = 12.0
+"""How long a replica that stops stays ready for another one to become it: KServe asks for readiness every 10 s."""
 FINISH_S = 60.0
 """How long open streams may go on after the drain."""
 
@@ -191,13 +194,23 @@ class Process:
         self._stop.set()
 
     async def _drain(self) -> None:
-        self._health.drain()
-        if self._cluster is not None:
+        left_s = self._options.drain_timeout_s
+        if self._cluster is not None and self._cluster.contends:
             self._tasks.append(asyncio.create_task(self._cluster.give_up_lease()))
-        wait_s = 0.0 if self._hurry.is_set() else self._options.drain_timeout_s
-        log.info("stopping: requests are answered for %.0f s more", wait_s)
+            # Not ready at once would mean that for a moment nobody is: the next leader is asked whether it is ready
+            # every few seconds only.
+            handing_over_s = min(left_s / 2, HAND_OVER_S)
+            log.info("stopping: ready for %.0f s more, until another replica is", handing_over_s)
+            await self._wait(handing_over_s)
+            left_s -= handing_over_s
+        self._health.drain()
+        log.info("stopping: requests are answered for %.0f s more", 0.0 if self._hurry.is_set() else left_s)
+        await self._wait(left_s)
+
+    async def _wait(self, seconds: float) -> None:
+        """Until somebody is in a hurry."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), wait_s)
+            await asyncio.wait_for(self._hurry.wait(), seconds)
 
     async def _close(self, listeners: Listeners) -> None:
         """Let open streams finish, until somebody is in a hurry."""
@@ -214,8 +227,9 @@ class Process:
     def _missing(self) -> str | None:
         if self._health.draining:
             return "stopping"
-        if not self._active():
-            return "standing by: another replica is active"
+        if self._cluster is not None and not self._cluster.active:
+            holder = self._cluster.holder
+            return f"standing by: {holder} holds the lease" if holder else "standing by: the lease was not read yet"
         if self._serving.synced and self._serving.pickable:
             return None
         missing = "there is no endpoint" if self._serving.synced else "endpoints are not known yet"
