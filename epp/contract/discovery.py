@@ -13,8 +13,12 @@ from epp.contract.endpoints import format_address
 
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
-    """One endpoint as a source describes it. `incarnation` changes when the same name is a new process
-    (a pod's UID and restart count): the pool then treats it as removed and added."""
+    """One endpoint as a source describes it.
+
+    * incarnation: changes when the same name is a new process (a pod's UID and restart count): the pool then treats it
+      as removed and added
+    * ready: false while it must not be chosen; what is known of it stays
+    """
 
     namespace: str
     name: str
@@ -23,6 +27,7 @@ class EndpointSpec:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     rank: int = 0
     incarnation: str = ""
+    ready: bool = True
 
     @property
     def id(self) -> str:

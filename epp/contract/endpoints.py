@@ -73,6 +73,8 @@ class Columns:
     * in_flight_requests, in_flight_tokens: leases held now
     * lora_adapters: different LoRA adapters in use (`lora` has names); max_lora_adapters: how many fit, 0 when unknown
     * seen_at_s: the clock's time when a page last said the signal, -inf when none did; shape (len(Signal), capacity)
+
+    `endpoints` says who lives in which row, `unready` which of these rows must not be chosen at the moment.
     """
 
     NAMES = (
@@ -87,7 +89,7 @@ class Columns:
         "lora_adapters",
         "max_lora_adapters",
     )
-    __slots__ = (*NAMES, "_label_cache", "endpoints", "lora", "seen_at_s", "table")
+    __slots__ = (*NAMES, "_label_cache", "endpoints", "lora", "seen_at_s", "table", "unready")
 
     waiting: FloatArray
     running: FloatArray
@@ -106,6 +108,7 @@ class Columns:
         self._use(self._unknown(capacity))
         self.lora = LoraTable(capacity)
         self.endpoints: tuple[Endpoint | None, ...] = (None,) * capacity
+        self.unready: frozenset[int] = frozenset()
         self._label_cache: dict[str, NDArray[np.object_]] = {}
 
     @property
@@ -118,7 +121,7 @@ class Columns:
         extra = capacity - self.capacity
         self._use(np.concatenate([self.table, self._unknown(extra)], axis=1))
         self.lora.grow(capacity)
-        self.replace_endpoints(self.endpoints + (None,) * extra)
+        self.replace_endpoints(self.endpoints + (None,) * extra, self.unready)
 
     def clear_row(self, row: int) -> None:
         """Forget what is known of `row`; called by the one writer when a new life begins there."""
@@ -133,9 +136,9 @@ class Columns:
         self.lora_adapters[row] = state.in_use
         self.max_lora_adapters[row] = state.max_adapters
 
-    def replace_endpoints(self, endpoints: tuple[Endpoint | None, ...]) -> None:
+    def replace_endpoints(self, endpoints: tuple[Endpoint | None, ...], unready: frozenset[int] = frozenset()) -> None:
         """Change membership; called by the one writer. Earlier candidate sets keep the tuple they saw."""
-        self.endpoints = endpoints
+        self.endpoints, self.unready = endpoints, unready
         self._label_cache.clear()
 
     def label(self, key: str) -> NDArray[np.object_]:

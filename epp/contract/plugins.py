@@ -162,7 +162,7 @@ class EndpointHook(Protocol):
     """Told when pool membership changes."""
 
     def on_endpoint_added(self, endpoint: Endpoint) -> None:
-        """`endpoint` may be chosen from now on."""
+        """`endpoint` is there from now on."""
         ...
 
     def on_endpoint_removed(self, endpoint: Endpoint) -> None:

@@ -257,4 +257,4 @@ class Unwatched:
         self._recorder.finished(held.request, held.series, completion, held.streaming, held.record, source.value)
 
     def _is_endpoint(self, address: str) -> bool:
-        return len(self._pool.subset((address,))) > 0
+        return self._pool.has_address(address)

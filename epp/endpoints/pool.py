@@ -5,6 +5,8 @@ Invariants:
 * This class is the only writer of `Columns`.
 * An endpoint keeps its row and generation while its name, address and incarnation stay the same; new labels do not
   end a life. Anything else is a removal followed by an addition, with a new generation and zeroed columns.
+* An endpoint that is not ready lives on: its row, leases and what is known of it stay, it is still scraped, and hooks
+  hear nothing. It is no candidate, and neither `len` nor iteration counts it.
 * What arrives late for a past generation (a scrape's result, a lease's end) changes nothing.
 * `in_flight_*` of a row is the sum over the open leases of its present generation, so never negative.
 * A suspect, an endpoint that refused or dropped a connection a moment ago or hangs, is no candidate while another one
@@ -34,7 +36,8 @@ SUSPECT_S = 2.0
 
 
 class Pool:
-    """Endpoints by row. `synced` turns true with the first snapshot, and false when the pool is forgotten."""
+    """Endpoints by row; `len` says how many of them may be chosen. `synced` turns true with the first snapshot, and
+    false when the pool is forgotten."""
 
     def __init__(self, clock: Clock, capacity: int = 16) -> None:
         self.columns = Columns(capacity)
@@ -48,12 +51,13 @@ class Pool:
         self._suspects: dict[int, float] = {}
         self._rows_by_ip: dict[str, list[int]] = {}
         self._row_by_address: dict[str, list[int]] = {}
+        self._addresses: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
-        return len(self._live)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[Endpoint]:
-        return iter([endpoint for _, endpoint in self._live.values()])
+        return iter([endpoint for spec, endpoint in self._live.values() if spec.ready])
 
     def subscribe(self, hook: EndpointHook) -> None:
         """Tell `hook` of every change from now on, and of the endpoints there are."""
@@ -92,6 +96,7 @@ class Pool:
                 endpoint = _identity(spec, held[1].row, held[1].generation)
                 self._live[key] = (spec, endpoint)
             else:
+                self._live[key] = (spec, held[1])
                 continue
             identities[endpoint.row] = endpoint
         self._publish(tuple(identities))
@@ -123,6 +128,10 @@ class Pool:
         found_rows = np.fromiter(rows, dtype=np.int64, count=len(rows))
         now_s = self._clock()
         return Endpoints(self.columns, self._trusted(found_rows, now_s) if self._suspects else found_rows, now_s)
+
+    def has_address(self, address: str) -> bool:
+        """Whether an endpoint lives at `address` (`ip:port`), ready or not."""
+        return address in self._addresses
 
     def suspect(self, endpoint: Endpoint, seconds: float = SUSPECT_S) -> None:
         """`endpoint` refused or dropped a connection, or hangs: choose others for `seconds`, or until `record` clears
@@ -197,10 +206,13 @@ class Pool:
         return endpoint
 
     def _publish(self, identities: tuple[Endpoint | None, ...]) -> None:
-        self.columns.replace_endpoints(identities)
-        self._rows = np.array([e.row for _, e in self._live.values()], dtype=np.int64)
+        ready = [endpoint for spec, endpoint in self._live.values() if spec.ready]
+        unready = frozenset(endpoint.row for spec, endpoint in self._live.values() if not spec.ready)
+        self.columns.replace_endpoints(identities, unready)
+        self._rows = np.array([endpoint.row for endpoint in ready], dtype=np.int64)
+        self._addresses = frozenset(endpoint.address for _, endpoint in self._live.values())
         self._rows_by_ip, self._row_by_address = {}, {}
-        for _, endpoint in self._live.values():
+        for endpoint in ready:
             self._rows_by_ip.setdefault(endpoint.ip, []).append(endpoint.row)
             self._row_by_address.setdefault(endpoint.address, []).append(endpoint.row)
 

@@ -174,8 +174,9 @@ class _Told:
     def endpoints(self, endpoints: Sequence[EndpointSpec]) -> None:
         before = len(self._served.pool), self._served.pool.synced
         self._served.endpoints(endpoints)
-        if (len(endpoints), True) != before:
-            log.info("endpoints found: %d", len(endpoints))
+        now = len(self._served.pool)
+        if (now, True) != before:
+            log.info("endpoints found: %d", now)
         self._changed()
 
     def gone(self) -> None:

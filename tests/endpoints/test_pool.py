@@ -90,6 +90,64 @@ def test_new_labels_do_not_end_a_life() -> None:
     assert seen[0].labels == {"role": "decode"}, "an earlier candidate set keeps what it saw"
 
 
+def test_an_endpoint_that_is_not_ready_lives_on_and_is_not_chosen() -> None:
+    pool, listener = Pool(FakeClock()), Listener()
+    pool.apply([spec(1), spec(2)])
+    pool.subscribe(listener)
+    heard = list(listener.heard)
+    before = next(e for e in pool.candidates() if e.name == "pod-1")
+    pool.record(before, Sample(waiting=7))
+    lease = pool.charge(before, 100)
+    pool.apply([spec(1, ready=False), spec(2)])
+    assert [e.name for e in pool.candidates()] == [e.name for e in pool] == ["pod-2"]
+    assert len(pool) == 1
+    assert not len(pool.subset(["10.0.0.1", "10.0.0.1:8000"]))
+    assert pool.has_address("10.0.0.1:8000")
+    assert not pool.has_address("10.0.0.1:8001")
+    assert pool.columns.unready == {before.row}
+    assert pool.record(before, Sample(running=3)), "it is still scraped"
+    pool.apply([spec(1, ready=False, labels={"a": "b"}), spec(2)])
+    pool.apply([spec(1, labels={"a": "b"}), spec(2)])
+    after = next(e for e in pool.candidates() if e.name == "pod-1")
+    assert (after.row, after.generation) == (before.row, before.generation)
+    assert pool.columns.in_flight_requests[after.row] == 1
+    assert (pool.columns.waiting[after.row], pool.columns.running[after.row]) == (7, 3)
+    assert listener.heard == heard
+    lease.release()
+    assert pool.columns.in_flight_requests[after.row] == 0
+
+
+def test_nobody_is_chosen_when_nobody_is_ready() -> None:
+    pool = Pool(FakeClock(), capacity=1)
+    pool.apply([spec(1), spec(2)])
+    for endpoint in pool.candidates():
+        pool.suspect(endpoint)
+    pool.apply([spec(1, ready=False), spec(2, ready=False)])
+    assert len(pool) == len(pool.candidates()) == len(list(pool)) == 0
+    assert pool.synced
+    pool.apply([spec(1, ready=False), spec(2, ready=False), spec(3), spec(4), spec(5)])  # the table grows
+    assert sorted(e.name for e in pool.candidates()) == ["pod-3", "pod-4", "pod-5"]
+    pool.apply([])
+    assert not pool.columns.unready
+
+
+def test_another_incarnation_that_is_not_ready_is_another_life() -> None:
+    pool, listener = Pool(FakeClock()), Listener()
+    pool.apply([spec(1)])
+    pool.subscribe(listener)
+    [old] = pool.candidates()
+    lease = pool.charge(old, 100)
+    pool.apply([spec(1, ready=False)])
+    pool.apply([spec(1, ready=False, incarnation="uid-2")])
+    assert [what for what, _, _ in listener.heard] == ["+", "-", "+"]
+    pool.apply([spec(1, incarnation="uid-2")])
+    [new] = pool.candidates()
+    assert new.generation != old.generation
+    assert pool.candidates().in_flight_requests.tolist() == [0]
+    lease.release()
+    assert pool.candidates().in_flight_requests.tolist() == [0]
+
+
 def test_late_news_of_a_past_life_changes_nothing() -> None:
     pool = Pool(FakeClock())
     pool.apply([spec(1)])
@@ -221,9 +279,14 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.apply([])
         self.open: list[tuple[Lease, float]] = []
 
-    @rule(present=st.sets(st.integers(1, 6)), incarnation=st.sampled_from(["", "b"]))
-    def membership(self, present: set[int], incarnation: str) -> None:
-        self.pool.apply([spec(n, incarnation=incarnation if n == 3 else "") for n in sorted(present)])
+    @rule(
+        present=st.sets(st.integers(1, 6)), unready=st.sets(st.integers(1, 6)), incarnation=st.sampled_from(["", "b"])
+    )
+    def membership(self, present: set[int], unready: set[int], incarnation: str) -> None:
+        self.pool.apply(
+            [spec(n, incarnation=incarnation if n == 3 else "", ready=n not in unready) for n in sorted(present)]
+        )
+        assert {e.name for e in self.pool.candidates()} == {f"pod-{n}" for n in present - unready}
 
     @rule(position=st.integers(0, 10), tokens=st.floats(0, 1e6))
     def start(self, position: int, tokens: float) -> None:
@@ -248,11 +311,11 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def sums_are_the_open_leases(self) -> None:
-        candidates = self.pool.candidates()
-        for position, endpoint in enumerate(candidates):
+        columns = self.pool.columns
+        for endpoint in filter(None, columns.endpoints):
             mine = [tokens for lease, tokens in self.open if lease.endpoint.generation == endpoint.generation]
-            assert candidates.in_flight_requests[position] == len(mine)
-            assert candidates.in_flight_tokens[position] == sum(mine)
+            assert columns.in_flight_requests[endpoint.row] == len(mine)
+            assert columns.in_flight_tokens[endpoint.row] == sum(mine)
 
 
 TestPoolMachine = PoolMachine.TestCase

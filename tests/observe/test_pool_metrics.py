@@ -60,6 +60,16 @@ def test_means_and_deviations_over_fresh_endpoints() -> None:
     }
 
 
+def test_endpoints_that_must_not_be_chosen_count_for_nothing_but_what_is_in_flight() -> None:
+    columns = make_columns(pod("a"), pod("b"))
+    columns.replace_endpoints(columns.endpoints, frozenset({1}))
+    columns.waiting[:] = [1.0, 100.0]
+    columns.in_flight_requests[:] = [1.0, 2.0]
+    values = gauges(columns)
+    assert (values["ready_endpoints"], values["average_queue_size"], values["epp_in_flight_requests"]) == (1, 1.0, 3.0)
+    assert {name for name in values if "/" in name} == {"per_endpoint_queue_size/a"}
+
+
 @pytest.mark.parametrize("columns", [Columns(4), make_columns(), make_columns(None, None)])
 def test_an_empty_pool_shows_zeros(columns: Columns) -> None:
     values = gauges(columns)

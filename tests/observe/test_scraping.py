@@ -79,6 +79,15 @@ def test_an_idle_endpoint_is_not_stale_before_it_is_asked_again() -> None:
     assert by_label(told[families.SIGNAL_STALE], "signal") == {("waiting",): 1.0}
 
 
+def test_endpoints_that_must_not_be_chosen_do_not_count() -> None:
+    columns = columns_of({Signal.WAITING: 0.5}, {Signal.WAITING: 60.0}, {})
+    columns.replace_endpoints(columns.endpoints, frozenset({3, 5}))
+    told = shown(columns, ScrapeFigures((Signal.WAITING,)))
+    assert by_label(told[families.SIGNAL_AGE], "bound") == {("oldest",): 0.5, ("newest",): 0.5}
+    assert by_label(told[families.SIGNAL_STALE], "signal") == {("waiting",): 0.0}
+    assert by_label(told[families.SIGNAL_MISSING], "signal") == {("waiting",): 0.0}
+
+
 def test_an_empty_pool_has_no_ages() -> None:
     told = shown(columns_of(), ScrapeFigures((Signal.WAITING,)))
     assert told[families.SIGNAL_AGE] == []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From pods to endpoints, pod by pod, so that a change costs what changed.
 
-A pod counts when its condition Ready is True, it is not being deleted and it has an address. It then is one endpoint
-for each target port, `<pod>-rank-<place of the port>`, also when there is one port: the names that the Go EPP shows.
+A pod counts when its condition Ready is True, it is not being deleted and it has an address. It is one endpoint for
+each target port, `<pod>-rank-<place of the port>`, also when there is one port: the names that the Go EPP shows.
 The annotation `llm-d.ai/active-ports` (formerly `inference.networking.k8s.io/active-ports`), a comma list, leaves out
 the ports that it does not have; a rank keeps its number.
 
@@ -12,8 +12,9 @@ there is none either, all. So a restart of a proxy or a log shipper beside vLLM 
 tell, a restart too many is assumed rather than one too few: forgetting a cache costs one prefill, believing in a lost
 one draws requests to the pod. Sidecars that are init containers have no part in it.
 
-A pod that is not Ready for a moment ends its endpoints, as in the Go EPP, and comes back with new generations: a
-source lists who may be chosen, and has no word for one who may not.
+A pod that was Ready and is not for a moment keeps its endpoints, with `ready` False, as long as it is the same
+incarnation, is not being deleted and has not come to its end. A pod that was never Ready is not listed: it is still
+loading its model, and nothing would be known of it. Who was Ready before we came is not known.
 """
 
 from __future__ import annotations
@@ -34,13 +35,17 @@ ACTIVE_PORTS = ("llm-d.ai/active-ports", "inference.networking.k8s.io/active-por
 _SAID = 64
 """How many different faulty annotations are reported."""
 _PORT = re.compile(r"[0-9]{1,5}")
+_ENDED = ("Failed", "Succeeded")
 
 
 def is_ready(pod: ServingPod) -> bool:
     """Whether requests may be sent to the pod."""
-    if pod.metadata.deletion_timestamp is not None:
-        return False
-    return any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or ())
+    return is_staying(pod) and any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or ())
+
+
+def is_staying(pod: ServingPod) -> bool:
+    """Whether the pod is not being deleted and has not come to its end."""
+    return pod.metadata.deletion_timestamp is None and pod.status.phase not in _ENDED
 
 
 def pod_ip(pod: ServingPod) -> str:
@@ -72,15 +77,16 @@ def incarnation(pod: ServingPod, ports: tuple[int, ...]) -> str:
     return f"{pod.metadata.uid}/{restarts}"
 
 
-def endpoints_of(pod: ServingPod, ports: tuple[int, ...]) -> tuple[EndpointSpec, ...]:
-    """The pod's endpoints in the order of `ports`, none unless it is ready and has an address."""
-    ip = pod_ip(pod)
-    if not ip or not is_ready(pod):
+def endpoints_of(pod: ServingPod, ports: tuple[int, ...], was_ready: str = "") -> tuple[EndpointSpec, ...]:
+    """The pod's endpoints in the order of `ports`, none unless it has an address and is ready, or was in its present
+    incarnation: `was_ready` is the one in which it was ready last."""
+    ip, ready, life = pod_ip(pod), is_ready(pod), incarnation(pod, ports)
+    if not ip or not (ready or (is_staying(pod) and life == was_ready)):
         return ()
     active, _ = active_ports(pod, ports)
-    meta, labels, life = pod.metadata, MappingProxyType(pod.metadata.labels or {}), incarnation(pod, ports)
+    meta, labels = pod.metadata, MappingProxyType(pod.metadata.labels or {})
     return tuple(
-        EndpointSpec(meta.namespace, f"{meta.name}-rank-{rank}", ip, port, labels, rank, life)
+        EndpointSpec(meta.namespace, f"{meta.name}-rank-{rank}", ip, port, labels, rank, life, ready)
         for rank, port in enumerate(ports)
         if port in active
     )
@@ -102,6 +108,7 @@ def _has_accelerator(container: Container) -> bool:
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a pool's pods come to. `matched` pods are selected, `ready` of them are Ready and have an address.
+    `endpoints` are of these, and of those that were before.
 
     `endpoints` is the same object as long as nothing changes, ordered by pod and rank.
     """
@@ -116,6 +123,7 @@ class _Row:
     pod: ServingPod
     specs: tuple[EndpointSpec, ...]
     ready: bool
+    was_ready: str
 
 
 class EndpointTable:
@@ -140,15 +148,16 @@ class EndpointTable:
         row = self._rows.get(key)
         if row is not None and row.pod is pod:
             return False
-        specs = endpoints_of(pod, self._ports)
-        ready = bool(specs) or (is_ready(pod) and bool(pod_ip(pod)))
+        ready = is_ready(pod) and bool(pod_ip(pod))
+        was_ready = incarnation(pod, self._ports) if ready else row.was_ready if row is not None else ""
+        specs = endpoints_of(pod, self._ports, was_ready)
         if row is not None and row.ready == ready and row.specs == specs:
-            row.pod = pod
+            row.pod, row.was_ready = pod, was_ready
             return False
         if ready:
             self._report(key, pod)
         self._ready += ready - (row is not None and row.ready)
-        self._rows[key] = _Row(pod, specs, ready)
+        self._rows[key] = _Row(pod, specs, ready, was_ready)
         self._changed = True
         return True
 

@@ -106,8 +106,8 @@ class Announcer:
 
 
 def oddity(pool: PoolSpec, found: Found) -> str | None:
-    """Why a pool has no endpoint, in one line; None when it has one."""
-    if found.endpoints:
+    """Why a pool has no endpoint that may be chosen, in one line; None when it has one."""
+    if any(spec.ready for spec in found.endpoints):
         return None
     selector = f"{pool}: selector {pool.selector}" if pool.selector.requirements else f"{pool}: an empty selector"
     if not found.matched:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gauges of the pool, computed from its columns when somebody scrapes. Only endpoints with fresh values count."""
+"""Gauges of the pool, computed from its columns when somebody scrapes. Only endpoints that may be chosen, with fresh
+values, count; in flight are all requests of all endpoints."""
 
 from __future__ import annotations
 
@@ -43,8 +44,10 @@ class PoolCollector(FamilyCollector):
         # The writer lengthens the columns before it publishes new endpoints, so this tuple is never the longer one.
         endpoints = table.endpoints
         known = np.array([endpoint is not None for endpoint in endpoints], dtype=bool)
+        ready_ones = known & ~np.isin(np.arange(len(endpoints)), list(table.unready))
         scraped_at_s = table.scraped_at_s[: len(endpoints)]
-        fresh = np.flatnonzero(known & (self._clock() - scraped_at_s <= self._staleness_s + self.idle_interval_s))
+        age_s = self._clock() - scraped_at_s
+        fresh = np.flatnonzero(ready_ones & (age_s <= self._staleness_s + self.idle_interval_s))
         for name, mean, deviation in _STATISTICS:
             values: FloatArray = getattr(table, name)[fresh]
             yield mean, self._gauge(values.mean() if len(values) else 0.0)

@@ -2,7 +2,8 @@
 """What reading the endpoints' metrics pages costs, and how old each signal is, computed when somebody scrapes.
 
 Ages are of the pool, not of single endpoints: the oldest and the newest, and how many endpoints are stale or have never
-said a signal. Scorers named by the Go EPP go on with the last value of a stale endpoint, so this is where it shows.
+said a signal. Endpoints that must not be chosen do not count. Scorers named by the Go EPP go on with the last value of
+a stale endpoint, so this is where it shows.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class ScrapingCollector(FamilyCollector):
     def _ages(self, figures: ScrapeFigures) -> Iterator[tuple[Family, list[Row]]]:
         table = self._columns()
         endpoints = table.endpoints
-        live = np.flatnonzero([endpoint is not None for endpoint in endpoints])
+        unready = table.unready
+        live = np.flatnonzero([endpoint is not None and row not in unready for row, endpoint in enumerate(endpoints)])
         age_s = self._clock() - table.seen_at_s[:, live]
         ages: list[Row] = []
         stale: list[Row] = []

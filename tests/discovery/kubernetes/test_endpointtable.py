@@ -64,6 +64,58 @@ def test_addresses_of_both_families(ip: str | None, ips: list[str], address: str
     assert spec.address == address
 
 
+def states(table: EndpointTable) -> list[tuple[str, bool]]:
+    return [(spec.name, spec.ready) for spec in table.found().endpoints]
+
+
+def test_a_pod_that_was_ready_in_this_incarnation_is_listed_as_not_ready() -> None:
+    table, key = EndpointTable((8000,)), f"{NS}/a"
+    table.put(key, pod(ready=False))
+    assert states(table) == [], "it was never ready"
+    table.put(key, pod())
+    assert states(table) == [("a-rank-0", True)]
+    table.put(key, pod(ready=False))
+    assert states(table) == [("a-rank-0", False)]
+    assert table.found().ready == 0
+    table.put(key, pod(ready=False, labels={"app": "vllm", "new": "label"}))
+    assert states(table) == [("a-rank-0", False)]
+    table.put(key, pod())
+    assert states(table) == [("a-rank-0", True)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"restarts": 1},
+        {"uid": "another"},
+        {"ip": ""},
+        {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+    ],
+)
+def test_what_ends_a_pod_that_is_not_ready(changes: dict[str, object]) -> None:
+    table, key = EndpointTable((8000,)), f"{NS}/a"
+    table.put(key, pod())
+    table.put(key, pod(ready=False))
+    table.put(key, pod(ready=False, **changes))  # type: ignore[arg-type]
+    assert states(table) == []
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Succeeded"])
+def test_a_pod_that_has_ended_is_not_listed(phase: str) -> None:
+    table, key = EndpointTable((8000,)), f"{NS}/a"
+    table.put(key, with_status())
+    table.put(key, with_status(phase=phase, conditions=[{"type": "Ready", "status": "False"}]))
+    assert states(table) == []
+
+
+def test_a_pod_that_left_and_comes_back_was_never_ready() -> None:
+    table, key = EndpointTable((8000,)), f"{NS}/a"
+    table.put(key, pod())
+    table.drop(key)
+    table.put(key, pod(ready=False))
+    assert states(table) == []
+
+
 NEW, OLD = "llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports"
 
 
@@ -158,17 +210,23 @@ def test_a_table_changed_pod_by_pod_is_what_the_pods_come_to(
     changes: list[tuple[int, dict[str, object] | None]], ports: tuple[int, ...]
 ) -> None:
     table, pods = EndpointTable(ports), {}
+    lives: dict[str, str] = {}
     before = table.found()
     for at, fields in changes:
         key = f"{NS}/p{at}"
         if fields is None:
             pods.pop(key, None)
+            lives.pop(key, None)
             table.drop(key)
         else:
             pods[key] = pod(f"p{at}", **fields)
             table.put(key, pods[key])
+            if fields["ready"] and fields["ip"]:
+                lives[key] = incarnation(pods[key], ports)
         found = table.found()
-        expected = tuple(spec for name in sorted(pods) for spec in endpoints_of(pods[name], ports))
+        expected = tuple(spec for name in sorted(pods) for spec in endpoints_of(pods[name], ports, lives.get(name, "")))
+        ready = [spec for name in sorted(pods) for spec in endpoints_of(pods[name], ports)]
+        assert [spec for spec in found.endpoints if spec.ready] == ready
         assert found.endpoints == expected
         assert (found.endpoints is before.endpoints) == (found.endpoints == before.endpoints)
         assert found.matched == len(pods)

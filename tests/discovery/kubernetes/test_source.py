@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from epp.discovery.kubernetes.poolspec import selector_pool
@@ -36,6 +38,22 @@ async def test_pods_of_a_pool_come_change_and_go() -> None:
             await until(lambda: seen.names == ["b-rank-0"])
             assert seen.pools[0].picker_port == 9002
             assert not seen.wrong
+
+
+async def test_a_pod_that_is_not_ready_for_a_moment_stays_and_is_told() -> None:
+    with ApiServer() as server:
+        server.apply([pool_v1(), pod_body("a"), pod_body("b", ready=False)])
+        async with following(server) as seen:
+            await until(lambda: seen.names == ["a-rank-0"])
+            first = seen.snapshots[-1][0]
+            server.patch("pods", NS, "a", {"status": {"conditions": [{"type": "Ready", "status": "False"}]}})
+            await until(lambda: "endpoints" in seen.wrong)
+            assert seen.wrong["endpoints"].endswith("matches 2 pods, none of them is Ready")
+            assert seen.snapshots[-1] == (replace(first, ready=False),)
+            server.patch("pods", NS, "a", {"status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+            await until(lambda: not seen.wrong)
+            assert seen.snapshots[-1] == (first,)
+            assert not seen.gones
 
 
 async def test_a_listener_that_fails_does_not_end_the_source(
