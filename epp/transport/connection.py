@@ -3,8 +3,8 @@
 
 One read is handled whole: bytes to the engine, all its events to the streams, then one write of everything queued.
 What calls say later is written once per turn of the loop; a read that holds very much is spread over several (`turns`).
-A socket that takes no more is not read from either, so a peer that does not read cannot make us hold more than it was
-owed; `credit` and `sweep` bound the rest, `guard` counts the frames of no use.
+A socket that takes no more is not read from, so a peer that does not read cannot make us hold more than it was owed;
+`credit` and `sweep` bound the rest, `guard` counts the frames of no use.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from epp.transport import engine as http2
 from epp.transport import headers
+from epp.transport.authority import Authorities
 from epp.transport.call import INTERNAL, UNAVAILABLE
 from epp.transport.credit import Credit
 from epp.transport.engine import EngineError, ErrorCode, Event
@@ -43,9 +44,9 @@ _WINDOW_UPDATES_PER_CONTROL_FRAME = 10
 class Connection(asyncio.Protocol):
     """One peer.
 
-    `streams` are the open ones; `ending` are those whose end is queued but which the peer has not closed. `idle`: no
-    flush is under way or scheduled, and one would do something. `over`: the engine is done, no stream is left. `room`:
-    how many of the messages that come many to a frame may still be handled in this turn.
+    `streams` are open; `ending` are those whose end is queued but which the peer has not closed. `idle`: no flush is
+    under way or scheduled, and one would do something. `over`: the engine is done, no stream is left. `room`: how many
+    of the messages that come many to a frame may still be handled in this turn.
     """
 
     transport: asyncio.Transport
@@ -97,14 +98,13 @@ class Connection(asyncio.Protocol):
         shared.newcomers[self] = functools.partial(self.abort, "it has asked nothing, another one takes its place")
         self.transport.set_write_buffer_limits(high=self._output_limit_bytes)
         engine, opening = http2.server_engine(self.limits)
-        self.engine = engine
-        self.queued = engine.queued_body_size
+        self.engine, self.queued = engine, engine.queued_body_size
         self.send_response = engine.send_response
         self.send_data = engine.send_data
         self.send_trailers = engine.send_trailers
         self._credit = Credit(engine, self._output_limit_bytes, self.limits.connection_output_bytes)
         self._acknowledge = engine.acknowledge_received_data
-        self._receive = engine.receive_data
+        self._receive = Authorities(engine.receive_data)
         self._events = engine.events
         self._output = engine.data_to_send
         self._write = self.transport.write

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from epp.transport import headers
+from epp.transport.authority import spelt
 from epp.transport.call import DEADLINE_EXCEEDED, INTERNAL, OK, RESOURCE_EXHAUSTED, Call, Limits, Metadata, Service
 from epp.transport.engine import Engine, EngineError
 from epp.transport.frames import PREFIX_BYTES, Deframer, FrameError, pack_prefix, unpack_prefix
@@ -98,7 +99,7 @@ class Stream:
         """Make the call. Of `raw`, the request's headers, nothing is kept but what is needed: they can be large."""
         self._path = path
         self._encoding = raw.get(b"grpc-encoding", b"")
-        metadata = Metadata(path, raw.get(b":authority", b"").decode("latin-1"), headers.HeaderValues(raw))
+        metadata = Metadata(path, spelt(raw.get(b":authority", b"")), headers.HeaderValues(raw))
         try:
             call = service(metadata, self)
         except Exception:
