@@ -148,6 +148,11 @@ class Process:
             watch = LoopWatch()
             watch.start()
             serving.registry.add(watch)
+        if self._cluster is None and options.metrics_cert_dir is not None and options.metrics_client_ca_file is None:
+            log.warning(
+                "the metrics page is encrypted, and open to everybody: there is no Kubernetes to ask who may read it; "
+                "give --metrics-client-ca-file"
+            )
         return Admin(
             options.bind_address or every_interface(),
             options.metrics_port,
