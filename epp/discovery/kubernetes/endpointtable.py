@@ -2,7 +2,11 @@
 """From pods to endpoints, pod by pod, so that a change costs what changed.
 
 A pod counts when its condition Ready is True, it is not being deleted and it has an address. It is one endpoint for
-each target port, `<pod>-rank-<place of the port>`, also when there is one port: the names that the Go EPP shows.
+each target port, `<pod>-rank-<place of the port>`, also when there is one port: the names that the Go EPP shows. Those
+of a pool of the group inference.networking.x-k8s.io, which has one port, bear the pod's own name, as the Go EPP of that
+time shows them. So a pool that moves to its twin of the other group gets endpoints of other names, and what was known
+of the old ones ends.
+
 The annotation `llm-d.ai/active-ports` (formerly `inference.networking.k8s.io/active-ports`), a comma list, leaves out
 the ports that it does not have; a rank keeps its number.
 
@@ -77,16 +81,24 @@ def incarnation(pod: ServingPod, ports: tuple[int, ...]) -> str:
     return f"{pod.metadata.uid}/{restarts}"
 
 
-def endpoints_of(pod: ServingPod, ports: tuple[int, ...], was_ready: str = "") -> tuple[EndpointSpec, ...]:
+def endpoints_of(
+    pod: ServingPod, ports: tuple[int, ...], was_ready: str = "", *, ranked: bool = True
+) -> tuple[EndpointSpec, ...]:
     """The pod's endpoints in the order of `ports`, none unless it has an address and is ready, or was in its present
-    incarnation: `was_ready` is the one in which it was ready last."""
+    incarnation.
+
+    * was_ready: the incarnation in which it was ready last
+    * ranked: whether names have a rank; without there must be one port
+    """
     ip, ready, life = pod_ip(pod), is_ready(pod), incarnation(pod, ports)
     if not ip or not (ready or (is_staying(pod) and life == was_ready)):
         return ()
     active, _ = active_ports(pod, ports)
     meta, labels = pod.metadata, MappingProxyType(pod.metadata.labels or {})
     return tuple(
-        EndpointSpec(meta.namespace, f"{meta.name}-rank-{rank}", ip, port, labels, rank, life, ready)
+        EndpointSpec(
+            meta.namespace, f"{meta.name}-rank-{rank}" if ranked else meta.name, ip, port, labels, rank, life, ready
+        )
         for rank, port in enumerate(ports)
         if port in active
     )
@@ -127,10 +139,11 @@ class _Row:
 
 
 class EndpointTable:
-    """The pods of one pool by `namespace/name`, and their endpoints."""
+    """The pods of one pool by `namespace/name`, and their endpoints. `ranked`: see `endpoints_of`."""
 
-    def __init__(self, ports: tuple[int, ...]) -> None:
+    def __init__(self, ports: tuple[int, ...], *, ranked: bool = True) -> None:
         self._ports = ports
+        self._ranked = ranked
         self._rows: dict[str, _Row] = {}
         self._endpoints: tuple[EndpointSpec, ...] = ()
         self._changed = False
@@ -150,7 +163,7 @@ class EndpointTable:
             return False
         ready = is_ready(pod) and bool(pod_ip(pod))
         was_ready = incarnation(pod, self._ports) if ready else row.was_ready if row is not None else ""
-        specs = endpoints_of(pod, self._ports, was_ready)
+        specs = endpoints_of(pod, self._ports, was_ready, ranked=self._ranked)
         if row is not None and row.ready == ready and row.specs == specs:
             row.pod, row.was_ready = pod, was_ready
             return False

@@ -31,13 +31,14 @@ class Following:
 
     def __init__(self, feed: PodFeed, pool: PoolSpec, found: Callable[[Found], None]) -> None:
         self.pool = pool
-        self.table = EndpointTable(pool.ports)
+        self.table = EndpointTable(pool.ports, ranked=pool.ranked)
         self.complete = False
         self._feed = feed
         self._found = found
 
     def aim(self, pool: PoolSpec) -> None:
-        """The pool's selector or ports have changed. What was found holds until the pods are gone through again."""
+        """The pool's selector, ports or group have changed. What was found holds until the pods are gone through
+        again."""
         self._feed.aim(self, pool)
 
     def close(self) -> None:
@@ -46,7 +47,8 @@ class Following:
 
     def start_over(self, pool: PoolSpec) -> None:
         """Begin with an empty table for `pool`; for the feed alone."""
-        self.pool, self.table, self.complete = pool, EndpointTable(pool.ports), False
+        self.pool, self.complete = pool, False
+        self.table = EndpointTable(pool.ports, ranked=pool.ranked)
 
     def publish(self) -> None:
         """Say what there is; for the feed alone."""
@@ -88,7 +90,7 @@ class PodFeed:
         if following not in self._followings:
             return
         old, following.pool = following.pool, pool
-        if (old.namespace, old.selector, old.ports) != (pool.namespace, pool.selector, pool.ports):
+        if _found_by(old) != _found_by(pool):
             self.unfollow(following)
             following.start_over(pool)
             self._enter(following)
@@ -180,3 +182,8 @@ class PodFeed:
         for key, value in (pod.metadata.labels or {}).items():
             led += index.get((namespace, key, value), ())
         return led
+
+
+def _found_by(pool: PoolSpec) -> tuple[object, ...]:
+    """What decides which endpoints a pool has."""
+    return pool.namespace, pool.selector, pool.ports, pool.ranked

@@ -42,6 +42,11 @@ class PoolSpec:
         """`namespace/name`."""
         return f"{self.namespace}/{self.name}"
 
+    @property
+    def ranked(self) -> bool:
+        """Whether its endpoints' names have a rank, `<pod>-rank-0`; those of the older group bear the pod's name."""
+        return self.group != GIE_X_GROUP
+
     def __str__(self) -> str:
         """As messages name it."""
         return f"{'inferencepool' if self.group else 'pool'} {self.key}"

@@ -50,6 +50,14 @@ def test_the_name_has_the_rank_also_for_one_port() -> None:
     assert endpoints_of(pod(), (8000,))[0].id == f"{NS}/a-rank-0"
 
 
+def test_the_name_is_the_pods_where_there_are_no_ranks() -> None:
+    (spec,) = endpoints_of(pod(), (8000,), ranked=False)
+    assert (spec.name, spec.rank) == ("a", 0)
+    table = EndpointTable((8000,), ranked=False)
+    table.put(f"{NS}/a", pod())
+    assert states(table) == [("a", True)]
+
+
 @pytest.mark.parametrize(
     ("ip", "ips", "address"),
     [

@@ -64,11 +64,11 @@ async def test_pools_of_both_groups_each_with_its_pods_and_objects() -> None:
         async with fleet(server) as (members, common):
             await until(lambda: len(members) == 2 and all(member.snapshots for member in members.values()))
             a, b = members[f"{NS}/a"], members[f"{NS}/b"]
-            assert (a.names, b.names) == (["pa-rank-0"], ["pb-rank-0"])
+            assert (a.names, b.names) == (["pa-rank-0"], ["pb"])
             await until(lambda: a.seen and dict(a.seen[-1].objectives) == {"gold": 5})
             assert not b.seen
             server.patch("pods", NS, "pa", {"metadata": {"labels": {"app": "b"}}})
-            await until(lambda: a.names == [] and b.names == ["pa-rank-0", "pb-rank-0"])
+            await until(lambda: a.names == [] and b.names == ["pa", "pb"])
             assert a.wrong == {"endpoints": f"inferencepool {NS}/a: selector app=a matches no pod in namespace {NS}"}
             server.patch(
                 f"inferencepools.{GIE}", NS, "a", {"spec": {"selector": {"matchLabels": {"app": None, "x": "y"}}}}

@@ -26,6 +26,7 @@ def test_v1() -> None:
     )
     assert (pool.group, pool.key, str(pool.selector), pool.ports) == (GIE, f"{NS}/x", "app=vllm", (8000, 8001))
     assert (pool.app_protocol, pool.picker_name, pool.picker_port) == ("kubernetes.io/h2c", "epp", 9002)
+    assert pool.ranked
     assert (pool.uid, dict(pool.annotations), str(pool)) == ("u", {"k": "v"}, f"inferencepool {NS}/x")
 
 
@@ -39,6 +40,7 @@ def test_v1alpha2() -> None:
     pool = pool_of(msgspec.convert(pool_x(selector={"a": "b", "c": ""}), PoolV1Alpha2))
     assert (pool.group, str(pool.selector), pool.ports) == (GIE_X, "a=b,c=", (8000,))
     assert (pool.app_protocol, pool.picker_name, pool.picker_port) == ("http", "epp", None)
+    assert not pool.ranked
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,7 @@ def test_what_makes_no_sense_is_one_line_with_the_object(spec: dict[str, Any], w
 def test_a_pool_of_flags() -> None:
     pool = selector_pool(NS, "epp", "app in (a,b),!gone", [8000, 8000, 8001])
     assert (pool.group, pool.name, pool.ports, str(pool)) == ("", "epp", (8000, 8001), f"pool {NS}/epp")
+    assert pool.ranked
     assert pool.selector.matches({"app": "b"})
     for selector, ports in (("app in", [8000]), ("a=b", []), ("a=b", list(range(1, 10))), ("a=b", [0])):
         with pytest.raises(EppError):

@@ -103,10 +103,20 @@ async def test_without_the_first_group_the_second_one_serves_and_nothing_is_degr
                 server.rules.uninstall("llm-d.ai", None, plural)
         server.apply([pool_x(port=8001), pod_body("a")])
         async with following(server) as seen:
-            await until(lambda: seen.names)
+            await until(lambda: seen.names == ["a"])
             assert seen.pools[-1].group == GIE_X
             assert seen.snapshots[-1][0].port == 8001
             assert not seen.history
+
+
+async def test_a_pool_that_moves_to_the_first_group_changes_the_names() -> None:
+    with ApiServer() as server:
+        server.apply([pool_x(), pod_body("a")])
+        async with following(server) as seen:
+            await until(lambda: seen.names == ["a"])
+            server.apply(pool_v1())
+            await until(lambda: seen.names == ["a-rank-0"])
+            assert () not in seen.snapshots
 
 
 async def test_the_first_group_wins_as_soon_as_it_has_the_pool_and_yields_when_it_has_not() -> None:
