@@ -20,6 +20,8 @@ from epp.kube.api import Api
 from epp.kube.reflector import Reflector
 from epp.kube.resource import PODS
 
+PODS_MATTER = "pods"
+MALFORMED = "pods-malformed"
 SLICE = 64
 """Pods looked at in one turn of the loop."""
 Tell = Callable[[str, str | None], None]
@@ -56,7 +58,11 @@ class Following:
 
 
 class PodFeed:
-    """Follows pods with one list and one watch. `namespace` None: of all namespaces."""
+    """Follows pods with one list and one watch. `namespace` None: of all namespaces.
+
+    `tell` is told under `pods` why they cannot be followed, under `pods-malformed` how many objects cannot be read, and
+    why the first of them: each keeps its last readable state.
+    """
 
     def __init__(
         self,
@@ -71,8 +77,9 @@ class PodFeed:
         self._tell = tell
         self._reflector = Reflector(
             api, PODS, namespace, ServingPod, self._changed,
-            label_selector=label_selector, told=self._told, rng=rng, sleep=sleep,
+            label_selector=label_selector, told=self._told, rng=rng, sleep=sleep, malformed=self._unreadable,
         )  # fmt: skip
+        self._malformed: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._latest: Mapping[str, ServingPod] | None = None
         self._pods: Mapping[str, ServingPod] = {}
@@ -133,7 +140,23 @@ class PodFeed:
         self._wake.set()
 
     def _told(self, error: EppError | None) -> None:
-        self._tell("pods", None if error is None else str(error))
+        self._tell(PODS_MATTER, None if error is None else str(error))
+        self._report_malformed()
+
+    def _unreadable(self, key: str, line: str | None) -> None:
+        if line is None:
+            self._malformed.pop(key, None)
+        else:
+            self._malformed[key] = line
+        self._report_malformed()
+
+    def _report_malformed(self) -> None:
+        line = None
+        if self._malformed:
+            key = next(iter(self._malformed))
+            more = f" (and {len(self._malformed) - 1} more)" if len(self._malformed) > 1 else ""
+            line = f"pod {key} cannot be read: {self._malformed[key]}{more}; it is left as it was; mend or delete it"
+        self._tell(MALFORMED, line)
 
     async def _work(self) -> None:
         while True:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,7 +13,6 @@ from epp.kube.resource import GIE_GROUP, GIE_X_GROUP, POOLS, POOLS_X, Resource
 from epp.kube.selector import Selector, match_labels, parse_selector
 
 MAX_PORTS = 8
-_OF_DEPLOYMENT = re.compile(r"(?P<name>.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +75,9 @@ def pool_of(obj: PoolV1 | PoolV1Alpha2) -> PoolSpec:
 def selector_pool(namespace: str, name: str, selector: str, ports: Sequence[int]) -> PoolSpec:
     """The pool of `--endpoint-selector` and `--endpoint-target-ports`; no object describes it.
 
-    `name` is the picker's own Deployment, see `deployment_name`. Raises `EppError` with one line.
+    `name` is the picker's own Deployment. Raises `EppError` with one line.
     """
     return PoolSpec("", namespace, name, parse_selector(selector), _checked_ports(ports))
-
-
-def deployment_name(pod_name: str) -> str:
-    """The Deployment a pod of that name belongs to: its name without the two hashes. Raises `StartError`."""
-    found = _OF_DEPLOYMENT.fullmatch(pod_name)
-    if found is None:
-        raise StartError(
-            f"POD_NAME {pod_name!r} is no name of a Deployment's pod, <deployment>-<hash>-<hash>; "
-            "set it from the pod's metadata.name, since --endpoint-selector takes the pool's name from it"
-        )
-    return found["name"]
 
 
 def pool_resource(group: str) -> Resource:

@@ -2,8 +2,8 @@
 """One pool from the API server: its object, its pods, and what objects say about models, followed until cancelled.
 
 Nothing that the API server does ends `run`: what is known stays, what is wrong is told, and everything is tried again.
-`tell` is told, each under its own matter, what `poolswatch` (`inferencepools`), `podfeed` (`pods`) and `modelfeed`
-find wrong, and under `endpoints` that a pool selects no pod, or none that is ready.
+`tell` is told, each under its own matter, what `poolswatch` (`inferencepools`), `podfeed` (`pods`, `pods-malformed`)
+and `modelfeed` find wrong, and under `endpoints` that a pool selects no pod, or none that is ready.
 
 When the selector changes, the pods of the old one are followed until those of the new one are known.
 """
@@ -23,7 +23,7 @@ from epp.contract.endpoints import Clock
 from epp.contract.models import Models
 from epp.discovery.kubernetes.endpointtable import Found
 from epp.discovery.kubernetes.modelfeed import ModelFeed
-from epp.discovery.kubernetes.podfeed import Following, PodFeed, Sleep, Tell
+from epp.discovery.kubernetes.podfeed import MALFORMED, PODS_MATTER, Following, PodFeed, Sleep, Tell
 from epp.discovery.kubernetes.poolspec import PoolSpec
 from epp.discovery.kubernetes.poolswatch import PoolsWatch
 from epp.kube.api import Api
@@ -201,7 +201,7 @@ class KubernetesSource:
             self._unfollow_models = None
         self._listener.endpoints(())
         self._listener.gone()
-        for what in (WHAT, "pods"):
+        for what in (WHAT, PODS_MATTER, MALFORMED):
             self._tell(what, None)
 
     def _select(self, pool: PoolSpec) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from epp.contract.errors import DiscoveryError, EppError, StartError
 from epp.discovery.kubernetes.objects import PoolV1, PoolV1Alpha2
-from epp.discovery.kubernetes.poolspec import deployment_name, pool_of, pool_resource, selector_pool
+from epp.discovery.kubernetes.poolspec import pool_of, pool_resource, selector_pool
 from epp.kube.resource import POOLS, POOLS_X
 from tests.discovery.kubernetes.support import GIE, GIE_X, NS, pool_v1, pool_x
 
@@ -69,19 +69,6 @@ def test_a_pool_of_flags() -> None:
     for selector, ports in (("app in", [8000]), ("a=b", []), ("a=b", list(range(1, 10))), ("a=b", [0])):
         with pytest.raises(EppError):
             selector_pool(NS, "epp", selector, ports)
-
-
-@pytest.mark.parametrize(
-    ("pod_name", "deployment"), [("epp-7d4b9c9d7f-x2x9z", "epp"), ("qwen-instruct-epp-5f-abcde", "qwen-instruct-epp")]
-)
-def test_a_deployments_name_is_its_pods_name_without_the_hashes(pod_name: str, deployment: str) -> None:
-    assert deployment_name(pod_name) == deployment
-
-
-@pytest.mark.parametrize("pod_name", ["", "epp", "epp-0", "epp-7d4b9c9d7f", "-7d4b9c9d7f-x2x9z"])
-def test_other_names_are_refused(pod_name: str) -> None:
-    with pytest.raises(StartError, match="POD_NAME"):
-        deployment_name(pod_name)
 
 
 def test_groups() -> None:
