@@ -2,9 +2,10 @@
 """InferenceObjectives, InferenceModelRewrites and InferenceModels of a namespace or the cluster, shared out to pools.
 
 All three kinds are optional. API discovery says which are installed, and in which group: llm-d.ai is preferred, and
-inference.networking.x-k8s.io taken where it is the only one. What is not installed is looked for again every five
-minutes, in silence. What may not be read is told once and asked for again ever more rarely; the pools' endpoints do
-not wait for any of it.
+inference.networking.x-k8s.io taken where it is the only one that is there, or that may be read (the roles of KServe
+v0.18 and v0.19 know no llm-d.ai); llm-d.ai is asked for again, and holds as soon as it may be read. What is not
+installed is looked for again every five minutes, in silence. What may not be read is told once and asked for again ever
+more rarely; the pools' endpoints do not wait for any of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from epp.discovery.kubernetes.objects import InferenceModel, Objective, Rewrite
 from epp.discovery.kubernetes.podfeed import Sleep, Tell
 from epp.discovery.kubernetes.precedence import Statement, models_of, read_model, read_objective, read_rewrite
 from epp.kube.api import Api
-from epp.kube.errors import ApiError
+from epp.kube.errors import ApiError, Forbidden
 from epp.kube.reflector import Reflector
 from epp.kube.resource import (
     GIE_X_GROUP,
@@ -64,18 +65,27 @@ _KINDS = (
 )
 
 
-class _Statements:
-    """What the objects of one kind say, while one group of it is watched."""
+class _Group:
+    """What the objects of one kind say in one group, while it is watched.
 
-    def __init__(self, kind: _Kind, changed: Callable[[], None], tell: Tell) -> None:
-        self.kind = kind
-        self.resource: Resource | None = None
+    * listed: whether it was ever read; refused: whether our role forbids that
+    """
+
+    def __init__(self, kind: _Kind, resource: Resource, heard: Callable[[_Group], None]) -> None:
+        self.resource = resource
         self.task: asyncio.Task[None] | None = None
         self.by_key: dict[str, Statement] = {}
+        self.listed = self.refused = False
+        self.error: ApiError | None = None
+        self._kind = kind
         self._problems: dict[str, str] = {}
         self._unreadable: dict[str, str] = {}
-        self._changed = changed
-        self._tell = tell
+        self._heard = heard
+
+    @property
+    def malformed(self) -> list[str]:
+        """What is wrong with its objects, one line each."""
+        return [*self._problems.values(), *self._unreadable.values()]
 
     def changed(self, store: Mapping[str, Any]) -> None:
         """The objects are these. One that makes no sense says what it said before."""
@@ -84,43 +94,120 @@ class _Statements:
             if obj.metadata.deletion_timestamp is not None:
                 continue
             try:
-                self.by_key[key] = self.kind.read(obj)
+                self.by_key[key] = self._kind.read(obj)
             except DiscoveryError as error:
                 self._problems[key] = str(error)
                 if key in before:
                     self.by_key[key] = before[key]
-        self._report()
-        if self.by_key != before:
-            self._changed()
+        if not self.listed:
+            self.listed, self.refused, self.error = True, False, None
+        self._heard(self)
 
     def told(self, error: ApiError | None) -> None:
         """The watch fails, or works."""
-        self._tell(self.kind.plural, None if error is None else str(error))
+        self.error = error
+        # Whoever could read it once goes on with what was read.
+        self.refused = self.refused or (isinstance(error, Forbidden) and not self.listed)
+        self._heard(self)
 
     def unreadable(self, key: str, line: str | None) -> None:
         """An object has, or no longer has, a field of a wrong type."""
         self._unreadable.pop(key, None)
         if line is not None:
-            self._unreadable[key] = f"{self.kind.plural[:-1]} {key}: {line}"
-        self._report()
+            self._unreadable[key] = f"{self._kind.plural[:-1]} {key}: {line}"
+        self._heard(self)
 
-    def stop(self) -> asyncio.Task[None] | None:
-        """Watch it no more; what is known stays. Returns the task that watched, which is being cancelled."""
-        task, self.task, self.resource = self.task, None, None
-        if task is not None:
+
+class _Statements:
+    """What the objects of one kind say, in the group that holds at the moment.
+
+    The preferred group is watched where it is installed. The other one is watched too as long as the preferred one is
+    forbidden, or was not read yet and the other one is in use. What is known stays until another group was read.
+    """
+
+    def __init__(
+        self,
+        kind: _Kind,
+        watch: Callable[[_Kind, _Group], asyncio.Task[None]],
+        changed: Callable[[], None],
+        tell: Tell,
+        say: Callable[[str], None],
+    ) -> None:
+        self.by_key: dict[str, Statement] = {}
+        self._kind = kind
+        self._installed: tuple[Resource, ...] = ()
+        self._groups: dict[Resource, _Group] = {}
+        self._watch = watch
+        self._changed = changed
+        self._tell = tell
+        self._say = say
+
+    def install(self, served: Mapping[str, frozenset[str]]) -> None:
+        """These plurals are served, by group."""
+        self._installed = tuple(
+            resource for resource in self._kind.resources if resource.plural in served[resource.group]
+        )
+        self._settle()
+
+    def stop(self) -> list[asyncio.Task[None]]:
+        """Watch it no more; what is known stays. Returns the tasks that watched, which are being cancelled."""
+        tasks = [group.task for group in self._groups.values() if group.task is not None]
+        self._groups = {}
+        for task in tasks:
             task.cancel()
-        return task
+        return tasks
 
-    def forget(self) -> None:
-        """The kind is not installed any more, or another group of it is to be watched."""
-        self._unreadable = {}
-        self.changed({})
-        self.told(None)
+    def _heard(self, group: _Group) -> None:
+        # One that is watched no more may have a last word on its way.
+        if self._groups.get(group.resource) is group:
+            self._settle()
 
-    def _report(self) -> None:
-        lines = [*self._problems.values(), *self._unreadable.values()]
+    def _settle(self) -> None:
+        """Watch whom to watch, and say what follows from what is known."""
+        wanted = self._wanted()
+        for resource in [resource for resource in self._groups if resource not in wanted]:
+            task = self._groups.pop(resource).task
+            if task is not None:
+                task.cancel()
+        for resource in wanted:
+            if resource not in self._groups:
+                self._groups[resource] = group = _Group(self._kind, resource, self._heard)
+                group.task = self._watch(self._kind, group)
+        watched = [self._groups[resource] for resource in wanted]
+        holds = next((group for group in watched if group.listed), None)
+        self._comment(watched, holds)
+        self._report(watched)
+        statements = holds.by_key if holds is not None else self.by_key if watched else {}
+        if statements != self.by_key:
+            self.by_key = statements
+            self._changed()
+
+    def _wanted(self) -> tuple[Resource, ...]:
+        """Who is to be watched, the preferred one first."""
+        first = self._groups.get(self._installed[0]) if self._installed else None
+        # Until the preferred group was read, what is known from the other one holds.
+        both = bool(self._groups) if first is None else first.refused or (len(self._groups) > 1 and not first.listed)
+        return self._installed if both else self._installed[:1]
+
+    def _comment(self, watched: list[_Group], holds: _Group | None) -> None:
+        if not watched or len(self._kind.resources) == 1:
+            return
+        new, old = self._kind.resources
+        if watched[0].resource == old:
+            self._say(f"{old} is deprecated; install the CRD {new} and move the objects there")
+        elif watched[0] is holds and old in self._installed:
+            self._say(f"{new} and {old} are both installed; objects of the latter are ignored")
+        elif watched[0].refused and holds is not None:
+            self._say(f"{new} may not be read by our role; objects of {old} are used")
+
+    def _report(self, watched: list[_Group]) -> None:
+        # A refusal is nothing to mend while another group may be read.
+        all_refused = all(group.refused for group in watched)
+        errors = [str(group.error) for group in watched if group.error and (all_refused or not group.refused)]
+        self._tell(self._kind.plural, "; ".join(errors) or None)
+        lines = [line for group in watched for line in group.malformed]
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        self._tell(f"{self.kind.plural}-malformed", lines[0] + more if lines else None)
+        self._tell(f"{self._kind.plural}-malformed", lines[0] + more if lines else None)
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +233,7 @@ class ModelFeed:
         self._tell = tell
         self._rng = rng
         self._sleep = sleep
-        self._kinds = [_Statements(kind, self._recompute, tell) for kind in _KINDS]
+        self._kinds = [_Statements(kind, self._watch, self._recompute, tell, self._say) for kind in _KINDS]
         self._followers: list[_Follower] = []
         self._said: set[str] = set()
 
@@ -171,8 +258,8 @@ class ModelFeed:
             while True:
                 await self._sleep(await self._look())
         finally:
-            tasks = [kind.stop() for kind in self._kinds]
-            await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+            tasks = [task for kind in self._kinds for task in kind.stop()]
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _look(self) -> float:
         """Ask which kinds are installed, and watch those. Returns when to look again, in seconds."""
@@ -183,37 +270,20 @@ class ModelFeed:
             return ASK_AGAIN_S
         self._tell("api-discovery", None)
         for kind in self._kinds:
-            there = [resource for resource in kind.kind.resources if resource.plural in served[resource.group]]
-            self._comment(kind.kind, there)
-            self._watch(kind, there[0] if there else None)
+            kind.install(served)
         return LOOK_AGAIN_S
 
-    def _watch(self, kind: _Statements, resource: Resource | None) -> None:
-        if resource == kind.resource:
-            return
-        if kind.stop() is not None:
-            kind.forget()
-        if resource is None:
-            return
+    def _watch(self, kind: _Kind, group: _Group) -> asyncio.Task[None]:
         reflector: Reflector[Any] = Reflector(
-            self._api, resource, self._namespace, kind.kind.decode, kind.changed,
-            told=kind.told, rng=self._rng, sleep=self._sleep, malformed=kind.unreadable,
+            self._api, group.resource, self._namespace, kind.decode, group.changed,
+            told=group.told, rng=self._rng, sleep=self._sleep, malformed=group.unreadable,
         )  # fmt: skip
-        kind.resource, kind.task = resource, asyncio.create_task(reflector.run())
+        return asyncio.create_task(reflector.run())
 
-    def _comment(self, kind: _Kind, there: list[Resource]) -> None:
-        if len(kind.resources) == 1 or not there:
-            return
-        new, old = kind.resources
-        if len(there) == 2:
-            self._say(logging.INFO, f"{new} and {old} are both installed; objects of the latter are ignored")
-        elif there == [old]:
-            self._say(logging.INFO, f"{old} is deprecated; install the CRD {new} and move the objects there")
-
-    def _say(self, level: int, line: str) -> None:
+    def _say(self, line: str) -> None:
         if line not in self._said:
             self._said.add(line)
-            log.log(level, "%s", line)
+            log.info("%s", line)
 
     def _by_pool(self) -> tuple[dict[str, list[Statement]], ...]:
         """The statements of each kind by the pool they name."""

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import pytest
 
 from epp.discovery.kubernetes.poolspec import selector_pool
 from epp.discovery.kubernetes.source import PoolTarget
+from tests.apiserver.roles import KSERVE_ROLES
 from tests.apiserver.server import ApiServer
 from tests.discovery.kubernetes.support import (
     GIE,
     GIE_X,
+    LLM_D,
     NS,
     Recorder,
     custom,
@@ -330,6 +333,67 @@ async def test_objects_about_models_are_told_and_never_block_the_endpoints() -> 
             server.rules.install("llm-d.ai")
             server.apply(custom("InferenceObjective", "silver", {"poolRef": ref}))
             await until(lambda: dict(seen.seen[-1].objectives) == {"silver": 0})
+
+
+REF = {"poolRef": {"name": "x"}}
+
+
+async def test_objects_of_the_older_group_hold_where_the_newer_one_is_forbidden(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "epp.discovery")
+    with ApiServer() as server:
+        server.rules.allow_only(KSERVE_ROLES["v0.18"])
+        server.apply(
+            [
+                pool_v1(),
+                pod_body("a"),
+                custom("InferenceObjective", "gold", REF | {"priority": 5}, group=GIE_X),
+                custom("InferenceObjective", "silver", REF | {"priority": 3}),
+            ]
+        )
+        async with following(server) as seen:
+            await until(lambda: seen.seen and dict(seen.seen[-1].objectives) == {"gold": 5})
+            await until(lambda: "inferencemodelrewrites.llm-d.ai may not be read by our role" in caplog.text)
+            await until(lambda: server.watching == 5)
+            assert not seen.history, "nothing is missing"
+            told = len(seen.seen)
+            server.rules.allow_only(KSERVE_ROLES["v0.20"])
+            await until(lambda: dict(seen.seen[-1].objectives) == {"silver": 3})
+            assert len(seen.seen) == told + 1, "one group's objects are exchanged for the other's at once"
+            await until(lambda: server.watching == 5)
+            assert not seen.history
+    assert caplog.text.count("inferenceobjectives.llm-d.ai may not be read by our role") == 1
+
+
+async def test_both_groups_of_objects_forbidden_is_degraded_by_both_lines() -> None:
+    with ApiServer() as server:
+        server.rules.deny("*", "inferenceobjectives")
+        server.apply(
+            [pool_v1(), pod_body("a"), custom("InferenceObjective", "gold", REF | {"priority": 5}, group=GIE_X)]
+        )
+        async with following(server) as seen:
+            await until(lambda: "inferenceobjectives" in seen.wrong)
+            for group in (LLM_D, GIE_X):
+                assert f'"inferenceobjectives.{group}"' in seen.wrong["inferenceobjectives"]
+            server.rules.reset()
+            server.rules.deny("*", "inferenceobjectives", LLM_D)
+            await until(lambda: not seen.wrong)
+            await until(lambda: seen.seen and dict(seen.seen[-1].objectives) == {"gold": 5})
+            server.rules.reset()
+            await until(lambda: not seen.seen[-1].objectives)
+            assert not seen.wrong
+
+
+async def test_rights_that_are_taken_away_leave_what_was_read() -> None:
+    with ApiServer() as server:
+        server.apply([pool_v1(), pod_body("a"), custom("InferenceObjective", "silver", REF | {"priority": 3})])
+        async with following(server) as seen:
+            await until(lambda: seen.seen and dict(seen.seen[-1].objectives) == {"silver": 3})
+            server.rules.deny("*", "inferenceobjectives", LLM_D)
+            server.drop_watches()
+            await until(lambda: "inferenceobjectives" in seen.wrong)
+            assert dict(seen.seen[-1].objectives) == {"silver": 3}
 
 
 async def test_a_thousand_pods_and_all_of_them_change() -> None:
