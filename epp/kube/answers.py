@@ -7,13 +7,13 @@ was said already.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from epp.kube.errors import ApiError, Conflict, Forbidden, Gone, Missing, TooMany, Unauthorized, Unreachable
+from epp.kube.reach import Silence
 from epp.kube.resource import Resource
 
 MOST_RETRY_AFTER_S = 300.0
@@ -120,23 +120,9 @@ _BUILT_IN = ("authentication.k8s.io", "authorization.k8s.io", "coordination.k8s.
 """Groups with a dot that need no CRD."""
 
 
-def no_answer(request: Request, server: str, error: BaseException) -> Unreachable:
+def no_answer(request: Request, server: str, silence: Silence) -> Unreachable:
     """The error for a request that got no answer, or half of one."""
-    cause = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        text = f"its certificate is not trusted: {cause.verify_message}"
-        remedy = "check the certificate authority, and that the certificate names the host"
-    else:
-        if isinstance(cause, TimeoutError):
-            text = "it took too long"
-        elif isinstance(cause, OSError):
-            text = cause.strerror or str(cause)
-        else:
-            text = str(cause) or type(cause).__name__
-        remedy = "check that it runs and that no network policy is in the way"
-    return Unreachable(
-        f"{request}: no answer from {server}: {one_line(text)}; {remedy}", verb=request.verb, resource=request.resource
-    )
+    return Unreachable(f"{request}: {silence.line(server)}", verb=request.verb, resource=request.resource)
 
 
 def unreadable(request: Request, what: str) -> ApiError:

@@ -24,6 +24,7 @@ from epp.kube.access import Access
 from epp.kube.answers import Request, unreadable
 from epp.kube.errors import Gone, Missing
 from epp.kube.pages import PageDecoder
+from epp.kube.reach import Reachable
 from epp.kube.resource import Resource
 from epp.kube.sending import Sender
 from epp.kube.watch import Event, Malformed, N, WatchDecoder
@@ -47,10 +48,13 @@ class _ServedList(msgspec.Struct):
 
 
 class Api:
-    """One API server, by one `ClientSession`. A request may take `timeout_s`, a watch as long as it is asked to."""
+    """One API server, by one `ClientSession`. A request may take `timeout_s`, a watch as long as it is asked to.
 
-    def __init__(self, access: Access, *, timeout_s: float = 10.0) -> None:
-        self._sender = Sender(access, timeout_s=timeout_s)
+    `reachable` is told a line when the server does not answer, once, and None when it does again.
+    """
+
+    def __init__(self, access: Access, *, timeout_s: float = 10.0, reachable: Reachable | None = None) -> None:
+        self._sender = Sender(access, timeout_s=timeout_s, reachable=reachable or _nobody)
 
     async def read(self, resource: Resource, namespace: str | None, name: str, decode: type[T]) -> T:
         """One object. `Missing` when it, or its kind, is not there."""
@@ -161,6 +165,10 @@ class Api:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             reason = str(error) if isinstance(error, msgspec.ValidationError) else "it is not JSON"
             raise unreadable(request, f"the answer cannot be read: {reason}") from None
+
+
+def _nobody(_line: str | None) -> None:
+    """Nobody wants to know."""
 
 
 def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:

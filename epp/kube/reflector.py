@@ -23,6 +23,7 @@ from typing import Any, Generic, cast
 
 import msgspec
 
+from epp.kube.answers import Request
 from epp.kube.api import Api
 from epp.kube.backoff import Backoff
 from epp.kube.errors import ApiError, Gone, TooMany, Unreachable
@@ -37,6 +38,8 @@ SHORTEST_WATCH_S, LONGEST_WATCH_S = 300.0, 600.0
 """A watch is ended by the server after a random time in between, so that not all clients come back at once."""
 _SETTLED_S = 30.0
 """A watch that lasted so long was a good one, even if nothing happened."""
+_MOST_CUTS = 3
+"""So many watches in a row that broke off before that are no accident."""
 
 
 class Reflector(Generic[N]):
@@ -44,7 +47,8 @@ class Reflector(Generic[N]):
 
     * changed: gets the whole store by "namespace/name", on the loop; the mapping never changes afterwards
     * told: gets every failure, and None once the watch stands (again). A watch that breaks off after it worked is no
-      failure until the attempt to resume it fails.
+      failure until the attempt to resume it fails. `Unreachable` says nothing about the kind: the same is told of the
+      whole connection by `Api`. Watches that are made and break off again and again are an `ApiError` of the kind.
     * malformed: `(key, line)` for an object that cannot be read, `(key, None)` once it can be again or is gone
     """
 
@@ -83,6 +87,7 @@ class Reflector(Generic[N]):
         self._well = False
         self._accepted_s: float | None = None
         self._moved = False
+        self._cuts = 0
         self._dirty = asyncio.Event()
 
     @property
@@ -125,6 +130,10 @@ class Reflector(Generic[N]):
         settled = self._moved or lasted_s >= _SETTLED_S
         if settled:
             self._backoff.reset()
+        cut = isinstance(failure, Unreachable) and self._accepted_s is not None and not settled
+        self._cuts = self._cuts + 1 if cut else 0
+        if self._cuts >= _MOST_CUTS:
+            failure = self._cut()
         if failure is not None and not (settled and isinstance(failure, Unreachable)):
             self._well = False
             self._told(failure)
@@ -167,12 +176,26 @@ class Reflector(Generic[N]):
                 if self._accepted_s is None:
                     # The first event says only that there is a watch.
                     self._accepted_s = self._clock()
-                    if not self._well:
-                        self._well = True
-                        self._told(None)
+                    if self._cuts < _MOST_CUTS:
+                        self._is_well()
                     continue
                 self._moved = True
+                self._is_well()
                 self._apply(event)
+
+    def _is_well(self) -> None:
+        if not self._well:
+            self._well = True
+            self._told(None)
+
+    def _cut(self) -> ApiError:
+        request = Request("watch", self._resource, self._namespace)
+        return ApiError(
+            f"{request}: the connection is made, and breaks off soon after, again and again; check what stands between "
+            "us and the API server, and for how long it lets a connection be silent",
+            verb=request.verb,
+            resource=self._resource,
+        )
 
     def _apply(self, event: Event[N]) -> None:
         self._version = event.resource_version or self._version

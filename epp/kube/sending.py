@@ -20,6 +20,7 @@ from epp.kube.access import Access
 from epp.kube.answers import Request, no_answer, read_status, refusal, unreadable
 from epp.kube.credentials import Credential
 from epp.kube.errors import Unauthorized, Unreachable
+from epp.kube.reach import Reach, Reachable, silence_of
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse, ClientSession
@@ -30,16 +31,20 @@ _KEEP_ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class Sender:
-    """Sends requests to one API server. `timeout_s` bounds a request; of a stream, the wait for its head.
+    """Sends requests to one API server.
+
+    * timeout_s: bounds a request; of a stream, the wait for its head
+    * reachable: told when no answer comes, and when one comes again; a stream that breaks off is no sign of either
 
     Raises `StartError` where aiohttp is not installed.
     """
 
-    def __init__(self, access: Access, *, timeout_s: float) -> None:
+    def __init__(self, access: Access, *, timeout_s: float, reachable: Reachable) -> None:
         if find_spec("aiohttp") is None:
             raise StartError("the package aiohttp is not installed: run `pip install 'epp[kubernetes]'`")
         self._access = access
         self._timeout_s = timeout_s
+        self._reach = Reach(reachable)
         self._session: ClientSession | None = None
         self._streams: set[ClientResponse] = set()
         self._closed = False
@@ -72,7 +77,7 @@ class Sender:
             _notice_silence(response)
             yield b""
             chunks = response.content.iter_any()
-            while chunk := await self._next(request, chunks):
+            while chunk := await self._next(request, chunks, whole=False):
                 yield chunk
         finally:
             self._streams.discard(response)
@@ -90,20 +95,26 @@ class Sender:
             for _ in range(3):
                 await asyncio.sleep(0)
 
-    async def _next(self, request: Request, chunks: Any) -> bytes:
-        """The next piece, b"" at the end."""
+    async def _next(self, request: Request, chunks: Any, *, whole: bool) -> bytes:
+        """The next piece, b"" at the end. `whole`: all pieces are one answer, and without the last there is none."""
         from aiohttp import ClientError
 
         try:
             piece: bytes = await anext(chunks, b"")
         except (ClientError, OSError) as error:
-            raise no_answer(request, self._access.server, error) from None
+            raise self._no_answer(request, error, told=whole) from None
         return piece
+
+    def _no_answer(self, request: Request, error: Exception, *, told: bool = True) -> Unreachable:
+        silence = silence_of(error)
+        if told and not self._closed:
+            self._reach.silent(silence, self._access.server)
+        return no_answer(request, self._access.server, silence)
 
     async def _body(self, request: Request, response: ClientResponse) -> bytes:
         pieces, held_bytes = [], 0
         chunks = response.content.iter_any()
-        while piece := await self._next(request, chunks):
+        while piece := await self._next(request, chunks, whole=True):
             pieces.append(piece)
             held_bytes += len(piece)
             if held_bytes > _MOST_BODY_BYTES:
@@ -163,7 +174,7 @@ class Sender:
                 options["ssl"] = self._access.tls.context(credential)
                 options["server_hostname"] = self._access.tls.server_name or None
             async with asyncio.timeout(self._timeout_s):
-                return await self._opened_session().request(
+                response = await self._opened_session().request(
                     method,
                     URL(url, encoded=True),
                     headers=headers,
@@ -175,7 +186,9 @@ class Sender:
         except StartError as error:
             raise Unauthorized(f"{request}: {error}", verb=request.verb, resource=request.resource) from None
         except (ClientError, OSError, ValueError) as error:
-            raise no_answer(request, self._access.server, error) from None
+            raise self._no_answer(request, error) from None
+        self._reach.answered()
+        return response
 
     def _opened_session(self) -> ClientSession:
         if self._session is None:

@@ -34,6 +34,8 @@ from epp.service.served import ServedPool
 
 log = logging.getLogger("epp.service")
 
+_API = "kubernetes-api"
+"""The matter under which it is told that the API server does not answer, whatever is followed there."""
 _LAST_WORD_S = 1.0
 """How long a process that must end at once waits for its lease to be given up."""
 
@@ -66,7 +68,7 @@ class Cluster:
     """The connection, from `__init__` to `close`."""
 
     def __init__(self, access: Access, options: Options, tell: Tell, clock: Clock, rng: random.Random) -> None:
-        self.api = Api(access)
+        self.api = Api(access, reachable=lambda line: tell(_API, line))
         self._options = options
         self._tell = tell
         self._clock = clock

@@ -7,6 +7,7 @@ import pytest
 
 from epp.kube.answers import Details, Request, Status, no_answer, read_status, refusal
 from epp.kube.errors import ApiError, Conflict, Forbidden, Gone, Missing, TooMany, Unauthorized
+from epp.kube.reach import silence_of
 from epp.kube.resource import LEASES, OBJECTIVES_X, PODS, POOLS, TOKEN_REVIEWS, Resource
 
 PODS_IN_X = Request("watch", PODS, "x")
@@ -117,5 +118,5 @@ def test_answers_that_are_no_status(body: bytes) -> None:
 
 def test_a_failure_without_words() -> None:
     assert "no answer from https://s: ValueError; check that it runs" in str(
-        no_answer(PODS_IN_X, "https://s", ValueError())
+        no_answer(PODS_IN_X, "https://s", silence_of(ValueError()))
     )

@@ -155,11 +155,22 @@ async def test_a_good_watch_that_breaks_off_is_resumed_in_silence() -> None:
 
 async def test_a_watch_that_always_breaks_off_is_told() -> None:
     async with running("a") as run:
-        for _ in range(20):
+        for _ in range(40):
             await run.time.run(0.5)
             run.api.end(Unreachable("connection reset"))
-        assert any(isinstance(error, Unreachable) for error in run.told)
-        assert len(run.api.watches) < 10
+        assert len(run.api.watches) < 12
+        lines = [str(error) for error in run.told if error is not None and not isinstance(error, Unreachable)]
+        line = (
+            'watch pods in namespace "x": the connection is made, and breaks off soon after, again and again; check what '
+            "stands between us and the API server, and for how long it lets a connection be silent"
+        )
+        assert set(lines) == {line}
+        assert run.told[-1] is not None, "that it is made again says nothing"
+        run.api.put("b")
+        await run.time.run(60)
+        run.api.put("c")
+        await run.time.run(60)
+        assert run.told[-1] is None
 
 
 async def test_a_watch_that_is_forbidden_leaves_lists() -> None:

@@ -23,7 +23,7 @@ from epp.discovery.kubernetes.objects import InferenceModel, Objective, Rewrite
 from epp.discovery.kubernetes.podfeed import Sleep, Tell
 from epp.discovery.kubernetes.precedence import Statement, models_of, read_model, read_objective, read_rewrite
 from epp.kube.api import Api
-from epp.kube.errors import ApiError, Forbidden
+from epp.kube.errors import ApiError, Forbidden, Unreachable
 from epp.kube.reflector import Reflector
 from epp.kube.resource import (
     GIE_X_GROUP,
@@ -105,6 +105,8 @@ class _Group:
 
     def told(self, error: ApiError | None) -> None:
         """The watch fails, or works."""
+        if isinstance(error, Unreachable):
+            return  # says nothing about the kind, and is told of the connection
         self.error = error
         # Whoever could read it once goes on with what was read.
         self.refused = self.refused or (isinstance(error, Forbidden) and not self.listed)
@@ -265,6 +267,8 @@ class ModelFeed:
         """Ask which kinds are installed, and watch those. Returns when to look again, in seconds."""
         try:
             served = {group: await self._api.served(group, VERSION) for group in (LLM_D_GROUP, GIE_X_GROUP)}
+        except Unreachable:
+            return ASK_AGAIN_S
         except ApiError as error:
             self._tell("api-discovery", str(error))
             return ASK_AGAIN_S

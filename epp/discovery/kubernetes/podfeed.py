@@ -12,11 +12,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 
-from epp.contract.errors import EppError
 from epp.discovery.kubernetes.endpointtable import EndpointTable, Found, replaced
 from epp.discovery.kubernetes.objects import ServingPod
 from epp.discovery.kubernetes.poolspec import PoolSpec
 from epp.kube.api import Api
+from epp.kube.errors import ApiError, Unreachable
 from epp.kube.reflector import Reflector
 from epp.kube.resource import PODS
 
@@ -139,7 +139,9 @@ class PodFeed:
         self._latest = store
         self._wake.set()
 
-    def _told(self, error: EppError | None) -> None:
+    def _told(self, error: ApiError | None) -> None:
+        if isinstance(error, Unreachable):
+            return  # says nothing about pods, and is told of the connection
         self._tell(PODS_MATTER, None if error is None else str(error))
         self._report_malformed()
 

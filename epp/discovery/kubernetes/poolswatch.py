@@ -24,7 +24,7 @@ from epp.discovery.kubernetes.objects import PoolV1, PoolV1Alpha2
 from epp.discovery.kubernetes.podfeed import Sleep, Tell
 from epp.discovery.kubernetes.poolspec import PoolSpec, pool_of, pool_resource
 from epp.kube.api import Api
-from epp.kube.errors import ApiError, Forbidden, Missing
+from epp.kube.errors import ApiError, Forbidden, Missing, Unreachable
 from epp.kube.reflector import Reflector
 from epp.kube.resource import POOLS, POOLS_X, Resource
 
@@ -77,6 +77,8 @@ class _Group:
 
     def told(self, error: ApiError | None) -> None:
         """The group's watch fails, or works."""
+        if isinstance(error, Unreachable):
+            return  # says nothing about the kind, and is told of the connection
         self.error = error
         self.answered = self.answered or self.refused
         self._wake()

@@ -3,7 +3,8 @@
 
 Nothing that the API server does ends `run`: what is known stays, what is wrong is told, and everything is tried again.
 `tell` is told, each under its own matter, what `poolswatch` (`inferencepools`), `podfeed` (`pods`, `pods-malformed`)
-and `modelfeed` find wrong, and under `endpoints` that a pool selects no pod, or none that is ready.
+and `modelfeed` find wrong, and under `endpoints` that a pool selects no pod, or none that is ready. An API server that
+does not answer is no matter of theirs: `Api` tells of it, once for all.
 
 When the selector changes, the pods of the old one are followed until those of the new one are known.
 """

@@ -22,6 +22,7 @@ from epp.kube.api import Api
 from tests.apiserver.server import ApiServer
 
 NS = "kserve-test"
+API = "kubernetes-api"
 GIE, GIE_X, LLM_D = "inference.networking.k8s.io", "inference.networking.x-k8s.io", "llm-d.ai"
 
 
@@ -143,10 +144,10 @@ async def until(true: Callable[[], object], patience_s: float = 15.0) -> None:
 
 
 @contextlib.asynccontextmanager
-async def client(server: ApiServer) -> AsyncIterator[Api]:
+async def client(server: ApiServer, reachable: Callable[[str | None], None] | None = None) -> AsyncIterator[Api]:
     access = find_access(server.environ, service_account=server.service_account)
     assert access is not None
-    api = Api(access)
+    api = Api(access, reachable=reachable)
     try:
         yield api
     finally:
@@ -172,7 +173,7 @@ async def following(
 ) -> AsyncIterator[Recorder]:
     """A source that follows `target` (the pool `x`), with all it says."""
     recorder = Recorder()
-    async with client(server) as api:
+    async with client(server, lambda line: recorder.tell(API, line)) as api:
         source = KubernetesSource(
             api, target or PoolTarget(NS, "x"), recorder, tell=recorder.tell, rng=random.Random(seed), sleep=hurry
         )

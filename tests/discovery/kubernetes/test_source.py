@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from epp.discovery.kubernetes.source import PoolTarget
 from tests.apiserver.roles import KSERVE_ROLES
 from tests.apiserver.server import ApiServer
 from tests.discovery.kubernetes.support import (
+    API,
     GIE,
     GIE_X,
     LLM_D,
@@ -194,12 +196,17 @@ async def test_an_outage_changes_nothing_and_is_told() -> None:
         async with following(server) as seen:
             await until(lambda: seen.names == ["a-rank-0", "b-rank-0"])
             server.away()
-            await until(lambda: {"pods", "inferencepools"} <= seen.wrong.keys())
+            await until(lambda: API in seen.wrong)
+            assert f"no answer from {server.url}: " in seen.wrong[API]
+            asked = len(seen.history)
+            await asyncio.sleep(0.3)
             server.delete("pods", NS, "b")
             server.compact()
             server.back()
             await until(lambda: seen.names == ["a-rank-0"])
             await until(lambda: not seen.wrong)
+            assert asked == 1
+            assert [what for what, _ in seen.history] == [API, API], "one line for all kinds, and one when it is over"
             assert () not in seen.snapshots
             assert not seen.gones
 
@@ -227,6 +234,25 @@ async def test_forbidden_pods_are_told_with_verb_and_resource_and_end_with_the_r
             assert 'verb "list" on "pods"' in seen.wrong["pods"]
             assert seen.names is None
             server.rules.reset()
+            await until(lambda: seen.names == ["a-rank-0"])
+            await until(lambda: not seen.wrong)
+
+
+# As above.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_what_is_wrong_with_a_kind_outlasts_an_outage() -> None:
+    with ApiServer() as server:
+        server.apply([pool_v1(), pod_body("a")])
+        server.rules.deny("list", "pods")
+        async with following(server) as seen:
+            await until(lambda: "pods" in seen.wrong)
+            line = seen.wrong["pods"]
+            server.away()
+            await until(lambda: API in seen.wrong)
+            await asyncio.sleep(0.1)
+            assert seen.wrong["pods"] == line
+            server.rules.reset()
+            server.back()
             await until(lambda: seen.names == ["a-rank-0"])
             await until(lambda: not seen.wrong)
 
