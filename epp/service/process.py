@@ -161,6 +161,7 @@ class Process:
             serving.pages() if options.debug_endpoints else {},
             review=self._cluster.review() if self._cluster is not None else None,
             tls=admin_tls(options),
+            notes=self._degraded.lines,
         )
 
     def _connect(self) -> Cluster | None:
@@ -205,7 +206,7 @@ class Process:
             # Not ready at once would mean that for a moment nobody is: the next leader is asked whether it is ready
             # every few seconds only.
             handing_over_s = min(left_s / 2, HAND_OVER_S)
-            log.info("stopping: ready for %.0f s more, until another replica is", handing_over_s)
+            log.info("stopping: ready for %.0f s more, so that another replica can become it", handing_over_s)
             await self._wait(handing_over_s)
             left_s -= handing_over_s
         self._health.drain()
@@ -237,8 +238,7 @@ class Process:
             return f"standing by: {holder} holds the lease" if holder else "standing by: the lease was not read yet"
         if self._serving.synced and self._serving.pickable:
             return None
-        missing = "there is no endpoint" if self._serving.synced else "endpoints are not known yet"
-        return "; ".join((missing, *self._degraded.lines()))
+        return "there is no endpoint" if self._serving.synced else "endpoints are not known yet"
 
     def _active(self) -> bool:
         return self._cluster is None or self._cluster.active

@@ -9,7 +9,7 @@ import logging
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -32,12 +32,14 @@ class Nowhere:
 
 
 @contextlib.contextmanager
-def admin(missing: list[str | None] | None = None, host: str = HOST) -> Iterator[tuple[Admin, Recorder]]:
+def admin(
+    missing: list[str | None] | None = None, host: str = HOST, notes: Sequence[str] = ()
+) -> Iterator[tuple[Admin, Recorder]]:
     """A server with a real recorder; `missing[0]` is what is not ready."""
     columns, clock = Columns(4), FakeClock()
     log = open_log(Nowhere())
     recorder = Recorder(log, lambda: columns, clock, pool_name="p", staleness_s=2.0, version="1.2.3")
-    server = Admin(host, 0, recorder.registry, lambda: missing[0] if missing else None)
+    server = Admin(host, 0, recorder.registry, lambda: missing[0] if missing else None, notes=lambda: notes)
     try:
         yield server, recorder
     finally:
@@ -80,6 +82,17 @@ def test_probes() -> None:
         assert get(server.port, "/readyz")[::2] == (503, b"endpoints are not known yet\n")
         missing[0] = None
         assert get(server.port, "/readyz")[::2] == (200, b"ok\n")
+
+
+def test_what_is_degraded_is_on_the_page_ready_or_not() -> None:
+    missing: list[str | None] = [None]
+    with admin(missing, notes=["pods: may not be read", "leases: neither"]) as (server, _):
+        assert get(server.port, "/readyz")[::2] == (200, b"ok\npods: may not be read\nleases: neither\n")
+        missing[0] = "there is no endpoint"
+        assert get(server.port, "/readyz")[::2] == (
+            503,
+            b"there is no endpoint\npods: may not be read\nleases: neither\n",
+        )
 
 
 def test_other_paths_say_what_there_is() -> None:

@@ -8,7 +8,7 @@ read them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -27,9 +27,13 @@ _Answer = tuple[str, str, bytes]
 
 
 def make_app(
-    registry: MetricsRegistry, ready: Callable[[], str | None], pages: Mapping[str, Page], review: Review | None
+    registry: MetricsRegistry,
+    ready: Callable[[], str | None],
+    pages: Mapping[str, Page],
+    review: Review | None,
+    notes: Callable[[], Sequence[str]],
 ) -> App:
-    """The application. `ready` and `pages` as for `Admin`."""
+    """The application. The parameters are `Admin`'s."""
     known = ", ".join(("/metrics", "/healthz", "/readyz", *pages))
 
     def app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
@@ -40,7 +44,9 @@ def make_app(
             answer = _text("200 OK", "ok")
         elif path == "/readyz":
             missing = ready()
-            answer = _text("200 OK" if missing is None else "503 Service Unavailable", missing or "ok")
+            answer = _text(
+                "200 OK" if missing is None else "503 Service Unavailable", "\n".join((missing or "ok", *notes()))
+            )
         elif path not in pages and path not in ("/metrics", "/metrics/"):
             answer = _text("404 Not Found", f"{path} is not served here; try {known}")
         elif (verdict := _verdict(review, environ.get("HTTP_AUTHORIZATION", ""), path, method)).status != 200:

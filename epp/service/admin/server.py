@@ -16,7 +16,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -147,16 +147,18 @@ class Admin:
         *,
         review: Review | None = None,
         tls: TlsSource | None = None,
+        notes: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """`ready` returns None when there is something to pick, else one line that says what is missing. `pages` are
         served besides, by path, to GET and HEAD.
 
+        * notes: lines for /readyz, whether ready or not
         * review: who may read the metrics and `pages`; None lets everybody. Called from the connections' threads
         * tls: None speaks plain HTTP. Its files are read again every second
 
         Raises `StartError` when the port cannot be used.
         """
-        app = make_app(registry, ready, pages or {}, review)
+        app = make_app(registry, ready, pages or {}, review, notes)
         server_class = _Server6 if ":" in host else _Server
         try:
             self._server = server_class((host, port), app, tls)
