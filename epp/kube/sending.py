@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _MOST_BODY_BYTES = 256 * 1024 * 1024
 _KEEP_ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """A peer that vanished without a word is noticed after 30 + 3 x 10 s of silence."""
+SILENCE_S = 150.0
+"""A stream so silent is given up: a proxy that is there may have lost its other end. Bookmarks come every minute."""
 
 
 class Sender:
@@ -35,15 +37,17 @@ class Sender:
 
     * timeout_s: bounds a request; of a stream, the wait for its head
     * reachable: told when no answer comes, and when one comes again; a stream that breaks off is no sign of either
+    * silence_s: a stream that says nothing for so long has broken off
 
     Raises `StartError` where aiohttp is not installed.
     """
 
-    def __init__(self, access: Access, *, timeout_s: float, reachable: Reachable) -> None:
+    def __init__(self, access: Access, *, timeout_s: float, reachable: Reachable, silence_s: float = SILENCE_S) -> None:
         if find_spec("aiohttp") is None:
             raise StartError("the package aiohttp is not installed: run `pip install 'epp[kubernetes]'`")
         self._access = access
         self._timeout_s = timeout_s
+        self._silence_s = silence_s
         self._reach = Reach(reachable)
         self._session: ClientSession | None = None
         self._streams: set[ClientResponse] = set()
@@ -69,7 +73,7 @@ class Sender:
     ) -> AsyncGenerator[bytes, None]:
         """The body of a good answer as it arrives, after an empty piece that says that there is one.
 
-        Ends with the answer, or with `Unreachable` when it breaks off or takes longer than `whole_s`.
+        Ends with the answer, or with `Unreachable` when it breaks off, falls silent or takes longer than `whole_s`.
         """
         response = await self._open(request, "GET", path, query, None, whole_s)
         self._streams.add(response)
@@ -179,7 +183,7 @@ class Sender:
                     URL(url, encoded=True),
                     headers=headers,
                     data=body,
-                    timeout=ClientTimeout(total=whole_s),
+                    timeout=ClientTimeout(total=whole_s, sock_read=self._silence_s),
                     allow_redirects=False,
                     **options,
                 )

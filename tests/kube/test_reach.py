@@ -13,11 +13,13 @@ import aiohttp
 import pytest
 
 from epp.kube.access import Access, find_access
+from epp.kube.answers import Request
 from epp.kube.api import Api
 from epp.kube.errors import ApiError, Unreachable
 from epp.kube.objects import Pod
 from epp.kube.reach import Reach, Silence, silence_of
 from epp.kube.resource import PODS
+from epp.kube.sending import Sender
 from tests.apiserver.objects import pod
 from tests.apiserver.server import ApiServer
 
@@ -133,3 +135,25 @@ async def test_half_an_answer_is_none() -> None:
             await api.read(PODS, "x", "a", Pod)
         assert told == [f"no answer from {url}: the connection broke; {AWAY.remedy}"]
         await api.close()
+
+
+async def test_a_stream_that_falls_silent_has_broken_off() -> None:
+    """A proxy that stays while its other end is gone says nothing, and ends nothing."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n\n\r\n")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    sender = Sender(Access(f"http://127.0.0.1:{port}"), timeout_s=10, reachable=Mock(), silence_s=0.1)
+    try:
+        stream = sender.stream(Request("watch", PODS), "/api/v1/pods", {}, whole_s=60)
+        assert [await anext(stream), await anext(stream)] == [b"", b"\n"]
+        with pytest.raises(Unreachable, match="it took too long"):
+            await anext(stream)
+    finally:
+        await sender.close()
+        server.close()
