@@ -19,8 +19,8 @@ from epp.contract.errors import StartError
 from epp.kube.credentials import NOBODY, Credential
 
 Pem = Path | bytes
-_LOOK_AGAIN_S = 60.0
-"""How long a context is used before the files are looked at again."""
+_LOOK_AGAIN_S = 1.0
+"""How long a context is used before the files are looked at again: who was refused tries the new ones next."""
 
 
 class Tls:
