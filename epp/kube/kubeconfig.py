@@ -14,6 +14,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -116,7 +117,8 @@ class _Entry:
 
 def read_kubeconfig(paths: Sequence[Path], environ: Mapping[str, str]) -> Access:
     """The access of the current context. `environ` is handed to exec plugins. Raises `StartError`."""
-    there = [path for path in paths if path.is_file()]
+    # A pipe will do, `--kubeconfig <(...)`.
+    there = [path for path in paths if path.exists()]
     names = " and ".join(str(path) for path in paths)
     if not there:
         raise StartError(f"kubeconfig {names} is not there; name one with --kubeconfig, or unset $KUBECONFIG")
@@ -131,6 +133,11 @@ def read_kubeconfig(paths: Sequence[Path], environ: Mapping[str, str]) -> Access
     server = cluster.server.rstrip("/")
     if not server.startswith(("https://", "http://")):
         raise StartError(f'{cluster_entry.what}: server is "{cluster.server}", which must begin with https://')
+    if not _is_address(server):
+        raise StartError(f'{cluster_entry.what}: server is "{cluster.server}", which is no https://HOST:PORT')
+    user.token = user.token.strip()
+    if not user.token.isprintable():
+        raise StartError(f"{user_entry.what}: token has line breaks or other characters that no header may have")
     return Access(
         server=server,
         namespace=context.namespace or "default",
@@ -138,6 +145,15 @@ def read_kubeconfig(paths: Sequence[Path], environ: Mapping[str, str]) -> Access
         tls=_tls(cluster_entry, cluster, user_entry, user) if server.startswith("https://") else None,
         credentials=_credentials(cluster_entry, cluster, user_entry, user, environ),
     )
+
+
+def _is_address(server: str) -> bool:
+    """Whether a URL has a host, and a port that is one or none."""
+    try:
+        parts = urlsplit(server)
+        return bool(parts.hostname) and not set(server) & set(" \t") and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _load(path: Path) -> Mapping[str, Any]:
