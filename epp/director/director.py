@@ -133,7 +133,7 @@ class Director:
         if not len(found):
             why = f"none of the subset {hint} is in the pool"
             if hint is None:
-                why = "the pool has no endpoint, see --endpoints and --endpoints-file"
+                why = "the pool has no endpoint; the log and /readyz on the metrics port say why"
             raise ServiceUnavailable(
                 f"failed to find endpoint candidates for serving the request: {why}", reason="rejected-no-endpoints"
             )

@@ -71,7 +71,8 @@ def read_status(body: bytes) -> Status:
 
 def refusal(request: Request, code: int, status: Status, headers: Mapping[str, str], who: str) -> ApiError:
     """The error for an answer with HTTP status `code`. `who` says where our credential comes from."""
-    text = one_line(status.message) or one_line(status.reason) or "no reason given"
+    # What is no Status often begins with the code: "404 page not found".
+    text = one_line(status.message).removeprefix(f"{code} ") or one_line(status.reason) or "no reason given"
     kind, remedy = _kind_and_remedy(request, code, status, who)
     return kind(
         f"{request}: {code} {text}; {remedy}",

@@ -39,7 +39,7 @@ POOL = Request("get", POOLS, "x", "pool")
         ),
         (
             POOL, 404, Status(message="404 page not found"), Missing,
-            ('get inferencepools.inference.networking.k8s.io "pool" in namespace "x": 404 404 page not found; '
+            ('get inferencepools.inference.networking.k8s.io "pool" in namespace "x": 404 page not found; '
             "install the CRD inferencepools.inference.networking.k8s.io with version v1"),
         ),
         (
