@@ -171,7 +171,8 @@ class _Told:
         self._changed = changed
 
     def pool(self, pool: PoolSpec) -> None:
-        log.info("%s: selector %s, ports %s", pool, pool.selector, ", ".join(map(str, pool.ports)))
+        selector = f"selector {pool.selector}" if pool.selector.requirements else "an empty selector, so every pod"
+        log.info("%s: %s, ports %s", pool, selector, ", ".join(map(str, pool.ports)))
 
     def endpoints(self, endpoints: Sequence[EndpointSpec]) -> None:
         before = len(self._served.pool), self._served.pool.synced

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from epp.contract.discovery import EndpointSpec
+from epp.contract.errors import DiscoveryError
+from epp.discovery.address import SHOWN_CHARACTERS, parse_ip
 from epp.discovery.kubernetes.objects import Container, ServingPod
 
 log = logging.getLogger("epp.discovery")
@@ -53,7 +55,16 @@ def is_staying(pod: ServingPod) -> bool:
 
 
 def pod_ip(pod: ServingPod) -> str:
-    """The pod's first address, "" when it has none yet. Of two families the cluster's first one counts."""
+    """The pod's first address, "" when it has none yet, or what stands there is none. Of two families the cluster's
+    first one counts.
+    """
+    try:
+        return parse_ip(_told_ip(pod))
+    except DiscoveryError:
+        return ""
+
+
+def _told_ip(pod: ServingPod) -> str:
     ips = pod.status.pod_ips
     return pod.status.pod_ip or (ips[0].ip if ips else "")
 
@@ -169,6 +180,8 @@ class EndpointTable:
             return False
         if ready:
             self._report(key, pod)
+        elif is_ready(pod) and _told_ip(pod):
+            self._report_address(key, _told_ip(pod))
         self._ready += ready - (row is not None and row.ready)
         self._rows[key] = _Row(pod, specs, ready, was_ready)
         self._changed = True
@@ -201,6 +214,11 @@ class EndpointTable:
                 "pod %s: annotation %s names %s, no target port of the pool (%s); ignored",
                 key, ACTIVE_PORTS[0], shown, ", ".join(map(str, self._ports)),
             )  # fmt: skip
+
+    def _report_address(self, key: str, ip: str) -> None:
+        if (ip,) not in self._said and len(self._said) < _SAID:
+            self._said.add((ip,))
+            log.warning("pod %s: podIP %r is no IPv4 or IPv6 address; it is left out", key, ip[:SHOWN_CHARACTERS])
 
 
 def replaced(old: Mapping[str, ServingPod], new: Mapping[str, ServingPod]) -> list[str]:

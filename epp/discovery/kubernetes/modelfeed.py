@@ -208,7 +208,8 @@ class _Statements:
         errors = [str(group.error) for group in watched if group.error and (all_refused or not group.refused)]
         self._tell(self._kind.plural, "; ".join(errors) or None)
         lines = [line for group in watched for line in group.malformed]
-        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        # Without a number: each object that comes to it would be told anew, and the log has named it.
+        more = " (and others, which the log names)" if len(lines) > 1 else ""
         self._tell(f"{self._kind.plural}-malformed", lines[0] + more if lines else None)
 
 

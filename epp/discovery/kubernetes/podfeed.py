@@ -156,7 +156,8 @@ class PodFeed:
         line = None
         if self._malformed:
             key = next(iter(self._malformed))
-            more = f" (and {len(self._malformed) - 1} more)" if len(self._malformed) > 1 else ""
+            # Without a number: each pod that comes to it would be told anew, and the log has named it.
+            more = " (and others, which the log names)" if len(self._malformed) > 1 else ""
             line = f"pod {key} cannot be read: {self._malformed[key]}{more}; it is left as it was; mend or delete it"
         self._tell(MALFORMED, line)
 

@@ -160,6 +160,19 @@ def test_a_faulty_annotation_is_said_once(caplog: pytest.LogCaptureFixture) -> N
     assert len(table.found().endpoints) == 5
 
 
+@pytest.mark.parametrize("ip", ["not-an-ip", "127.0.0.1:80", "fe80::1%eth0", " 10.0.0.1", "127.1"])
+def test_a_pod_whose_address_is_none_is_left_out_and_said_once(ip: str, caplog: pytest.LogCaptureFixture) -> None:
+    table = EndpointTable((8000,))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            table.put("kserve-test/a", with_status(podIP=ip, podIPs=None))
+            table.drop("kserve-test/a")
+        table.put("kserve-test/a", with_status(podIP=ip, podIPs=None))
+    assert (table.found().endpoints, table.found().matched, table.found().ready) == ((), 1, 0)
+    assert len(caplog.records) == 1
+    assert "is no IPv4 or IPv6 address" in caplog.text
+
+
 def containers(*each: tuple[str, int, dict[str, object]]) -> ServingPod:
     """A pod with containers (name, restarts, fields of the spec)."""
     body = pod_body(uid="u")
