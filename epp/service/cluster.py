@@ -100,6 +100,12 @@ class Cluster:
         options = self._options
         target: PoolTarget | PoolSpec
         if options.endpoint_selector:
+            if not options.pod_name:
+                log.warning(
+                    "POD_NAME is not set, so the pool of --endpoint-selector is called %s in metrics and leases; set it "
+                    "from the pod's metadata.name",
+                    self._pool,
+                )
             target = selector_pool(
                 options.pool_namespace, self._pool, options.endpoint_selector, options.endpoint_target_ports
             )
