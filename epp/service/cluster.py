@@ -102,8 +102,8 @@ class Cluster:
         if options.endpoint_selector:
             if not options.pod_name:
                 log.warning(
-                    "POD_NAME is not set, so the pool of --endpoint-selector is called %s, in its lease too; set it from "
-                    "the pod's metadata.name",
+                    "POD_NAME is not set, so the pool of --endpoint-selector is called %s, in its lease too; "
+                    "set it from the pod's metadata.name",
                     self._pool,
                 )
             target = selector_pool(
