@@ -19,7 +19,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Clock
 from epp.contract.models import Models
-from epp.discovery.kubernetes.poolspec import PoolSpec, pool_resource, selector_pool
+from epp.discovery.kubernetes.poolspec import PoolSpec, selector_pool
 from epp.discovery.kubernetes.source import KubernetesSource, PoolTarget
 from epp.election.election import Election
 from epp.election.names import lease_name, new_identity, pool_of_pod
@@ -110,8 +110,6 @@ class Cluster:
                 options.pool_namespace, self._pool, options.endpoint_selector, options.endpoint_target_ports
             )
         else:
-            if options.pool_group:
-                pool_resource(options.pool_group)
             target = PoolTarget(options.pool_namespace, options.pool_name, options.pool_group or None)
         source = KubernetesSource(
             self.api, target, _Told(served, changed), tell=self._tell, rng=self._rng, clock=self._clock

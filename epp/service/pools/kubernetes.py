@@ -11,7 +11,7 @@ from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Clock
 from epp.contract.models import Models
 from epp.discovery.kubernetes.fleet import KubernetesFleet
-from epp.discovery.kubernetes.poolspec import PoolSpec, pool_resource
+from epp.discovery.kubernetes.poolspec import PoolSpec
 from epp.discovery.kubernetes.poolswatch import WHAT
 from epp.discovery.kubernetes.source import Listener
 from epp.kube.api import Api
@@ -42,8 +42,6 @@ class KubernetesPools:
         rng: random.Random,
         clock: Clock,
     ) -> None:
-        if group:
-            pool_resource(group)
         self._pools = pools
         self._tell = tell
         self._about = about
