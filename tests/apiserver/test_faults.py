@@ -9,7 +9,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,6 @@ from tests.apiserver.objects import pod
 from tests.apiserver.server import ApiServer
 
 BROKEN = (http.client.HTTPException, OSError)
-
-
-@pytest.fixture
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ApiServer) -> Iterator[Client]:
-    with Client(server) as made:
-        yield made
 
 
 def test_away_and_back_at_the_same_port(server: ApiServer, client: Client) -> None:

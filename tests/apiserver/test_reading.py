@@ -26,12 +26,6 @@ def server() -> Iterator[ApiServer]:
         yield running
 
 
-@pytest.fixture
-def client(server: ApiServer) -> Iterator[Client]:
-    with Client(server) as made:
-        yield made
-
-
 def names(body: dict[str, Any]) -> list[str]:
     return [item["metadata"]["name"] for item in body["items"]]
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +17,6 @@ from tests.apiserver.server import ApiServer
 USER = "system:serviceaccount:kserve-test:qwen-instruct-epp-sa"
 X = "inference.networking.x-k8s.io"
 GIE = "inference.networking.k8s.io"
-
-
-@pytest.fixture
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ApiServer) -> Iterator[Client]:
-    with Client(server) as made:
-        yield made
 
 
 def test_a_wrong_token(server: ApiServer) -> None:

@@ -21,12 +21,6 @@ def server() -> Iterator[ApiServer]:
         yield running
 
 
-@pytest.fixture
-def client(server: ApiServer) -> Iterator[Client]:
-    with Client(server) as made:
-        yield made
-
-
 def a_pod(name: str, **fields: Any) -> dict[str, Any]:
     return pod(name, "10.0.0.1", LABELS, **fields)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +13,6 @@ from tests.apiserver.server import ApiServer
 
 LABELS = {"app": "vllm"}
 TIME = "2026-08-06T09:12:44.123456Z"
-
-
-@pytest.fixture
-def server() -> Iterator[ApiServer]:
-    with ApiServer() as running:
-        yield running
-
-
-@pytest.fixture
-def client(server: ApiServer) -> Iterator[Client]:
-    with Client(server) as made:
-        yield made
 
 
 def lease(name: str = "epp", **spec: Any) -> dict[str, Any]:
