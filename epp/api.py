@@ -22,6 +22,7 @@ from epp.contract.errors import (
     ServiceUnavailable,
 )
 from epp.contract.lora import LoraState
+from epp.contract.metering import Counter, Meter
 from epp.contract.plugins import (
     DoneHook,
     EndpointHook,
@@ -32,17 +33,20 @@ from epp.contract.plugins import (
     Producer,
     ProfileHandler,
     Reads,
+    ResponseEndHook,
     ResponseHook,
     RoutedHook,
     SaturationDetector,
     Scorer,
+    UsageWish,
+    UsageWisher,
     filter,  # noqa: A004 - the field's name
     picker,
     plugin,
     scorer,
 )
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
-from epp.contract.requests import Cause, Completion, DataKey, InferenceRequest, ResponseHead, Usage
+from epp.contract.requests import Cause, Completion, DataKey, InferenceRequest, ResponseEnd, ResponseHead, Usage
 from epp.contract.signals import Signal
 from epp.contract.units import Duration, parse_duration_s
 
@@ -55,6 +59,7 @@ __all__ = [
     "Columns",
     "Completion",
     "ConfigError",
+    "Counter",
     "DataKey",
     "Decision",
     "Discovery",
@@ -73,6 +78,7 @@ __all__ = [
     "IntArray",
     "Kind",
     "LoraState",
+    "Meter",
     "Picker",
     "PluginContext",
     "PluginError",
@@ -83,6 +89,8 @@ __all__ = [
     "Reads",
     "RequestError",
     "ResourceExhausted",
+    "ResponseEnd",
+    "ResponseEndHook",
     "ResponseHead",
     "ResponseHook",
     "RoutedHook",
@@ -92,6 +100,8 @@ __all__ = [
     "ServiceUnavailable",
     "Signal",
     "Usage",
+    "UsageWish",
+    "UsageWisher",
     "filter",
     "parse_duration_s",
     "picker",

@@ -15,12 +15,13 @@ import builtins
 import enum
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from epp.contract.decision import Decision, ProfileResult
 from epp.contract.endpoints import BoolArray, Clock, Endpoint, Endpoints, FloatArray, IntArray
-from epp.contract.requests import Completion, InferenceRequest, ResponseHead
+from epp.contract.metering import Meter, NoMeter
+from epp.contract.requests import Completion, InferenceRequest, ResponseEnd, ResponseHead
 
 
 class Reads(enum.Flag):
@@ -36,6 +37,7 @@ class Reads(enum.Flag):
     PREFIX_MATCH = enum.auto()
     IN_FLIGHT = enum.auto()
     RESPONSE_BODY = enum.auto()
+    """Taken for granted of every plugin that has `on_response_end`."""
     LORA = enum.auto()
     RESPONSE_HEADERS = enum.auto()
     """Taken for granted of every plugin that has `on_response_headers`."""
@@ -149,6 +151,36 @@ class ResponseHook(Protocol):
 
 
 @runtime_checkable
+class ResponseEndHook(Protocol):
+    """Told when the last piece of an answer passes by; may leave dynamic metadata for Envoy's filters. Not told of an
+    answer that breaks off, or that nobody watches to its end."""
+
+    def on_response_end(self, request: InferenceRequest, end: ResponseEnd) -> Mapping[str, Mapping[str, Any]]:
+        """The answer to `request` is complete; returns metadata by namespace, values are numbers, strings or booleans.
+
+        Envoy takes the namespaces that its filter lists in `metadata_options.receiving_namespaces`, and no others.
+        """
+        ...
+
+
+class UsageWish(enum.Enum):
+    """Whether streamed answers are made to tell their tokens, where the client did not ask for that
+    (`stream_options.include_usage` of OpenAI's completions)."""
+
+    NEVER = "off"
+    ASK = "on"
+    ASK_AND_HIDE = "hidden"
+    """What the client did not ask for does not reach it."""
+
+
+@runtime_checkable
+class UsageWisher(Protocol):
+    """A plugin that wants the tokens of every answer. Of several wishes the last in `UsageWish` counts."""
+
+    usage_wish: UsageWish
+
+
+@runtime_checkable
 class DoneHook(Protocol):
     """Told once when a routed request has ended, on every way out."""
 
@@ -172,11 +204,13 @@ class EndpointHook(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PluginContext:
-    """What a plugin instance is given: its name, the clock (monotonic seconds) and its own seeded randomness."""
+    """What a plugin instance is given: its name, the clock (monotonic seconds), its own seeded randomness, and where it
+    counts."""
 
     name: str
     clock: Clock
     rng: random.Random
+    meter: Meter = field(default_factory=NoMeter)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,12 +66,18 @@ class InferenceRequest(msgspec.Struct, eq=False):
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Tokens as the endpoint counted them; None where it did not say."""
+    """Tokens as the endpoint counted them; None where it did not say.
+
+    * cached_tokens: of the prompt, read from a cache; cache_creation_tokens: of the prompt, written to one (Anthropic)
+    * reasoning_tokens: of the completion
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):
@@ -86,6 +92,16 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
     status: int | None
     headers: Mapping[str, str]
     metadata: Mapping[str, Mapping[str, Any]]
+
+
+class ResponseEnd(msgspec.Struct, frozen=True, gc=False):
+    """What is known of an answer when its last piece passes by.
+
+    * status: None when it is none of three digits; usage: None when the answer said nothing readable of its tokens
+    """
+
+    status: int | None
+    usage: Usage | None
 
 
 class Cause(enum.Enum):

@@ -81,6 +81,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     * reused: the handler will answer with this very object again, so its serialised form is worth keeping
     * take_metadata: called with the filter metadata (by namespace, plain values) that comes with the response's
       headers, just before `Handler.response_headers`; None spares reading it
+    * tells: ask `Handler.response_end` for metadata when the response is complete
     """
 
     set_headers: HeaderList = ()
@@ -90,6 +91,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     watch: Watch = Watch.BODY
     reused: bool = False
     take_metadata: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None
+    tells: bool = False
 
 
 class Immediate(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +137,12 @@ class Handler(Protocol):
 
         What is kept back of a piece can be sent with a later one; at the trailers in FULL_DUPLEX_STREAMED alone. Of a
         body over the limit of BUFFERED_PARTIAL only the beginning is shown."""
+        ...
+
+    def response_end(self) -> Mapping[str, Mapping[str, Any]]:
+        """The last piece of the response, or its trailers, was just given to `response_body`; returns the dynamic
+        metadata, by namespace, that goes out with the answer to it. Called at most once, right before `closed`, only
+        where `Route.tells` was set."""
         ...
 
     def closed(self, end: End) -> None:
