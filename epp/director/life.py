@@ -239,6 +239,10 @@ class Life:
                 self._lease.first_byte()
         return None if self._names is None else self._names.feed(chunk, end)
 
+    def response_end(self) -> Mapping[str, Mapping[str, Any]]:
+        """The answer is complete."""
+        return _NO_METADATA
+
     def closed(self, end: End) -> None:
         """Release what was held, and tell how it ended."""
         if self._lease is None or self._decision is None or self._request is None:

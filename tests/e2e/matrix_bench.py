@@ -93,6 +93,10 @@ class Picker:
         assert not self._seen.ended
         self._seen.ended = end
 
+    def response_end(self) -> Mapping[str, Mapping[str, Any]]:
+        """No route of these asks for it."""
+        return {}
+
     def closed(self, end: End) -> None:
         """Write down the end."""
         assert self._seen.end is None

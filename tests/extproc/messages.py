@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
+from typing import Any
 
 from epp.extproc import BodyMode, End, Exchange, HeaderList, HttpRequest, Outcome, Route
 from epp.extproc.replies import Replies
@@ -25,6 +26,7 @@ class Recorder:
         self.requests: list[HttpRequest] = []
         self.response: list[object] = []
         self.ends: list[End] = []
+        self.tells: Mapping[str, Mapping[str, Any]] = {}
 
     def request(self, request: HttpRequest) -> Outcome | Awaitable[Outcome]:
         self.requests.append(request)
@@ -38,6 +40,10 @@ class Recorder:
 
     def response_body(self, chunk: bytes, end: bool) -> None:
         self.response.append((chunk, end))
+
+    def response_end(self) -> Mapping[str, Mapping[str, Any]]:
+        self.response.append("end")
+        return self.tells
 
     def closed(self, end: End) -> None:
         self.ends.append(end)

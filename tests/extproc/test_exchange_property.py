@@ -9,6 +9,7 @@ other. `Ledger` is what a data plane keeps of what it may still be told.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Generator, Mapping
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -94,6 +95,9 @@ class Strict:
         assert not self.ends
         assert not self.ended
         self.ended = end
+
+    def response_end(self) -> Mapping[str, Mapping[str, Any]]:
+        raise AssertionError("no route of these asks for it")
 
     def closed(self, end: End) -> None:
         self.ends.append(end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from epp.contract.errors import ServiceUnavailable
 from epp.director.headers import DROPPED_REASON
@@ -35,6 +36,10 @@ class UnknownPool:
 
     def response_body(self, chunk: bytes, end: bool) -> None:
         """Nothing of ours comes back."""
+
+    def response_end(self) -> Mapping[str, Mapping[str, Any]]:
+        """Nothing of ours comes back."""
+        return {}
 
     def closed(self, end: End) -> None:
         """Nothing is held."""

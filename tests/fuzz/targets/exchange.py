@@ -62,6 +62,9 @@ class _Handler:
     def response_body(self, chunk: bytes, end: bool) -> None:
         assert not self.ends
 
+    def response_end(self) -> Mapping[str, Mapping[str, Any]]:
+        raise AssertionError("no route of these asks for it")
+
     def closed(self, end: End) -> None:
         self.ends.append(end)
 
