@@ -16,6 +16,8 @@ import random
 import socket
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+from epp.admin.access import Review
+from epp.admin.review import Reviewer, on_loop
 from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Clock
 from epp.contract.models import Models
@@ -27,8 +29,6 @@ from epp.election.watching import lease_watch
 from epp.kube.access import Access, find_access
 from epp.kube.api import Api
 from epp.observe.degraded import Tell
-from epp.service.admin.access import Review
-from epp.service.admin.review import Reviewer, on_loop
 from epp.service.flags.options import Options
 from epp.service.served import ServedPool
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
+from epp.admin.pages import Answer
 from epp.contract.endpoints import Clock
 from epp.observe.decision.record import VERSION, Record
 from epp.observe.log.logs import encode_json
@@ -32,18 +33,6 @@ _PAUSE_S = 0.0002
 _TELLING_S = 0.03
 """A decision is in the ring within this time."""
 _SWITCH = {"0": False, "false": False, "": True, "1": True, "true": True}
-
-
-class Answer(NamedTuple):
-    """What a page says."""
-
-    status: str
-    content_type: str
-    body: bytes
-
-
-Page = Callable[[str], Answer]
-"""Makes an answer from the query of a GET."""
 
 
 class Decisions(Protocol):

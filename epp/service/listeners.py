@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Set
 from typing import Any
 
@@ -21,6 +20,7 @@ from epp.service.flags.options import Options
 from epp.service.health import Health
 from epp.service.serving import Serving
 from epp.transport.call import Limits, Listener, Service
+from epp.transport.sockets import every_interface
 from epp.transport.tls import TlsSource
 
 log = logging.getLogger("epp.service")
@@ -114,10 +114,3 @@ async def open_listeners(options: Options, serving: Serving, health: Health, clo
     if tls is not None and options.cert_path is not None:
         listeners.reloads = asyncio.create_task(tls.watch())
     return listeners
-
-
-def every_interface() -> str:
-    """`::` where the system has IPv6 (it takes IPv4 too), else 0.0.0.0."""
-    if socket.has_dualstack_ipv6():
-        return "::"
-    return "0.0.0.0"

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 
 from epp.accesslog import AccessLogs
+from epp.admin.pages import Page
 from epp.config.catalog import Catalog
 from epp.contract.discovery import Discovery, EndpointSpec
 from epp.contract.endpoints import Clock, Endpoint
@@ -19,7 +20,7 @@ from epp.observe.log.logs import Log
 from epp.observe.metrics.page import MetricsRegistry
 from epp.service.cluster import wanted
 from epp.service.debugpages import PATH as DECISIONS
-from epp.service.debugpages import DecisionsPage, Page
+from epp.service.debugpages import DecisionsPage
 from epp.service.flags.options import Options
 from epp.service.served import ServedPool
 from epp.service.serving import Connect

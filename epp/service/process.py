@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 
 from epp import __version__
+from epp.admin import Admin
 from epp.config.catalog import Catalog, collect
 from epp.config.findings import ConfigErrors
 from epp.contract.errors import EppError
@@ -28,14 +29,14 @@ from epp.observe.degraded import Degraded
 from epp.observe.log.bridge import bridge
 from epp.observe.log.logs import Log, open_log
 from epp.observe.metrics.loopwatch import LoopWatch
-from epp.service.admin import Admin
 from epp.service.cluster import Cluster, access_of
 from epp.service.flags.options import Options
 from epp.service.health import Health
-from epp.service.listeners import Listeners, every_interface, open_listeners
+from epp.service.listeners import Listeners, open_listeners
 from epp.service.onepool import OnePool
 from epp.service.serving import Serving
 from epp.service.wiring import admin_tls, decision_log_of
+from epp.transport.sockets import every_interface
 
 log = logging.getLogger("epp.service")
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Protocol
 
 from epp.accesslog import AccessLogs
+from epp.admin.pages import Page
 from epp.extproc import Services
 from epp.observe.decision.file import DecisionLog
 from epp.observe.metrics.page import MetricsRegistry
 from epp.service.cluster import Cluster
-from epp.service.debugpages import Page
 from epp.transport.call import Service
 
 Connect = Callable[[], Cluster | None]

@@ -72,3 +72,10 @@ async def listening_socket(host: str, port: int) -> socket.socket:
             return await listening_socket("0.0.0.0", port)
         raise cannot_listen(host, port, error) from error
     return sock
+
+
+def every_interface() -> str:
+    """`::` where the system has IPv6 (it takes IPv4 too), else 0.0.0.0."""
+    if socket.has_dualstack_ipv6():
+        return "::"
+    return "0.0.0.0"

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from epp.admin import Admin
 from epp.contract.endpoints import Columns
 from epp.contract.errors import StartError
 from epp.observe.log.logs import open_log
 from epp.observe.recorder import Recorder
-from epp.service.admin import Admin
 from epp.testing import FakeClock
 from tests.ipv6 import needs_ipv6
 

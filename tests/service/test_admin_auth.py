@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from epp.admin import Admin, review
+from epp.admin.access import Review, Verdict, bearer_token
+from epp.admin.pages import Answer
+from epp.admin.review import MATTER, Reviewer, on_loop
 from epp.kube.errors import ApiError, Forbidden, Unreachable
 from epp.kube.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Resource
 from epp.observe.metrics.page import MetricsRegistry
-from epp.service.admin import Admin, review
-from epp.service.admin.access import Review, Verdict, bearer_token
-from epp.service.admin.review import MATTER, Reviewer, on_loop
-from epp.service.debugpages import Answer
 from epp.testing import FakeClock
 from tests.service.test_admin import HOST, get
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from epp.admin import Admin
+from epp.admin.review import Reviewer, on_loop
 from epp.kube.access import find_access
 from epp.kube.api import Api
 from epp.observe.degraded import Degraded
 from epp.observe.metrics.page import MetricsRegistry
-from epp.service.admin import Admin
-from epp.service.admin.review import Reviewer, on_loop
 from tests.apiserver.server import ApiServer
 from tests.service.test_admin import HOST, get
 

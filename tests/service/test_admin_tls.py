@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from epp.admin import Admin, server
+from epp.admin.connections import Connections
 from epp.contract.errors import StartError
 from epp.observe.metrics.page import MetricsRegistry
-from epp.service.admin import Admin, server
-from epp.service.admin.connections import Connections
 from epp.transport.selfsigned import self_signed
 from epp.transport.tls import TlsSource
 from tests.service.test_admin import HOST, get, reset

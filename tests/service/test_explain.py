@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from epp.admin import Admin
+from epp.admin.access import Verdict
 from epp.cli import main
 from epp.contract.decision import Decision, FilterTrace, ProfileResult, ScoreTrace
 from epp.contract.requests import Cause, Completion, Usage
@@ -22,8 +24,6 @@ from epp.contract.snapshot import snapshot
 from epp.observe.decision.record import Record
 from epp.observe.decision.ring import DecisionRing
 from epp.observe.metrics.page import MetricsRegistry
-from epp.service.admin import Admin
-from epp.service.admin.access import Verdict
 from epp.service.debugpages import MOST_DECISIONS, PATH, DecisionsPage
 from epp.service.explanation import WIDTH, explain, seconds
 from epp.testing import FakeClock, make_endpoints

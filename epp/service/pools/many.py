@@ -17,6 +17,7 @@ from pathlib import Path
 
 from epp import __version__
 from epp.accesslog import AccessLogs
+from epp.admin.pages import Page
 from epp.config.catalog import Catalog
 from epp.config.configuration import Configuration
 from epp.config.load import load_text, read_text
@@ -35,7 +36,7 @@ from epp.observe.metrics.page import MetricsRegistry
 from epp.observe.metrics.rows import FamilyCollector
 from epp.service.cluster import wanted
 from epp.service.debugpages import PATH as DECISIONS
-from epp.service.debugpages import DecisionsPage, Page
+from epp.service.debugpages import DecisionsPage
 from epp.service.flags.options import Options
 from epp.service.pools.choosing import Called
 from epp.service.pools.configs import BUILT_IN_CONFIGURATION, Given

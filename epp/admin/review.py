@@ -22,11 +22,11 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
+from epp.admin.access import Review, Verdict
 from epp.contract.endpoints import Clock
 from epp.kube.errors import ApiError, Forbidden
 from epp.kube.resource import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Resource
 from epp.observe.degraded import Tell
-from epp.service.admin.access import Review, Verdict
 
 MATTER = "metrics-auth"
 """What is degraded while nobody can be let in."""

@@ -4,6 +4,6 @@
 `Admin` is the server; `review` asks Kubernetes who may read.
 """
 
-from epp.service.admin.server import Admin
+from epp.admin.server import Admin
 
 __all__ = ["Admin"]

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from epp.admin.access import NO_TOKEN, Review, Verdict, bearer_token
+from epp.admin.pages import Page
 from epp.observe.metrics.page import MetricsRegistry, page
-from epp.service.admin.access import NO_TOKEN, Review, Verdict, bearer_token
-from epp.service.debugpages import Page
 
 log = logging.getLogger("epp.service")
 

@@ -21,12 +21,12 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from epp.admin.access import Review
+from epp.admin.app import App, StartResponse, make_app
+from epp.admin.connections import Connections
+from epp.admin.pages import Page
 from epp.contract.errors import StartError
 from epp.observe.metrics.page import MetricsRegistry
-from epp.service.admin.access import Review
-from epp.service.admin.app import App, StartResponse, make_app
-from epp.service.admin.connections import Connections
-from epp.service.debugpages import Page
 from epp.transport.tls import TlsSource
 
 log = logging.getLogger("epp.service")
