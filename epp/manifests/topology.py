@@ -30,12 +30,18 @@ class Unsupported:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """One HTTP listener of a Gateway. `port` is the manifest's; `hostname` "" takes every host."""
+    """One HTTP listener of a Gateway. `port` is the manifest's; `hostname` "" takes every host.
+
+    A ClientTrafficPolicy can turn off headers of its answers: `envoy_headers` those that begin with `x-envoy-` (also
+    `x-envoy-ratelimited`), `rate_limit_headers` those that begin with `x-ratelimit-`.
+    """
 
     gateway: str
     name: str
     port: int
     hostname: str = ""
+    envoy_headers: bool = True
+    rate_limit_headers: bool = True
 
     @property
     def domain(self) -> str:
@@ -159,7 +165,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Everything. `files`: what was read, for messages."""
+    """Everything. `files`: what was read, for messages; `warnings`: one line each, about what is probably not meant."""
 
     listeners: tuple[Listener, ...]
     routes: tuple[Route, ...]
@@ -168,3 +174,4 @@ class Topology:
     limits: tuple[LimitPolicy, ...] = ()
     unsupported: tuple[Unsupported, ...] = ()
     files: Sequence[Path] = ()
+    warnings: tuple[str, ...] = ()
