@@ -17,19 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from google.protobuf.message import DecodeError
-
-from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListResponse
-from epp.transport.call import INVALID_ARGUMENT, OK, Reply, Service
-
-SERVING = 1
-NOT_SERVING = 2
-SERVICE_UNKNOWN = 3
-NOT_FOUND = 5
+from epp.transport.call import Service
+from epp.transport.health import NOT_SERVING, SERVING, HealthService
 
 LIVENESS = "liveness"
 READINESS = "readiness"
-_MISSING = "the request is missing"
 EXTENSION = "inference-extension"
 POOL = "pool/"
 NAMES = (LIVENESS, READINESS, "", "envoy.service.ext_proc.v3.ExternalProcessor", EXTENSION)
@@ -56,7 +48,7 @@ class Health:
         self._pool_ready = pool_ready
         self._pools = pools
         self._draining = False
-        self._watchers: set[_Watch] = set()
+        self._service = HealthService(self)
 
     @property
     def draining(self) -> bool:
@@ -96,94 +88,15 @@ class Health:
         """Those of pools."""
         yield from [POOL + pool for pool in self._pools()]
 
+    def known(self) -> str:
+        """The names for a person."""
+        pools = (f"{POOL}<namespace>/<name>",) if any(self.names_of_pools()) else ()
+        return ", ".join((*filter(None, NAMES), *pools))
+
     def changed(self) -> None:
         """Tell watchers whose status is another one now."""
-        for watch in list(self._watchers):
-            watch.tell()
+        self._service.changed()
 
     def services(self) -> Mapping[str, Service]:
         """What to register with a transport."""
-        return {
-            "/grpc.health.v1.Health/Check": lambda _metadata, reply: _Check(self, reply),
-            "/grpc.health.v1.Health/List": lambda _metadata, reply: _List(self, reply),
-            "/grpc.health.v1.Health/Watch": lambda _metadata, reply: _Watch(self, self._watchers, reply),
-        }
-
-
-class _Unary:
-    """What the calls with one message have in common: the answer goes out with the message, and nothing is held."""
-
-    def __init__(self, health: Health, reply: Reply) -> None:
-        self._health = health
-        self._reply = reply
-
-    def half_closed(self) -> None:
-        """No message came."""
-        self._reply.finish(INVALID_ARGUMENT, _MISSING)
-
-    def cancelled(self, reason: str) -> None:
-        """Nothing is held."""
-
-
-def _asked_name(data: bytes, reply: Reply) -> str | None:
-    try:
-        return HealthCheckRequest.FromString(data).service
-    except DecodeError:
-        reply.finish(INVALID_ARGUMENT, "not a HealthCheckRequest")
-        return None
-
-
-class _Check(_Unary):
-    def message(self, data: bytes) -> None:
-        name = _asked_name(data, self._reply)
-        if name is None:
-            return
-        status = self._health.status(name)
-        if status is None:
-            pools = (f"{POOL}<namespace>/<name>",) if any(self._health.names_of_pools()) else ()
-            known = ", ".join((*filter(None, NAMES), *pools))
-            self._reply.finish(NOT_FOUND, f"unknown service {name!r}; known: {known} and the empty name")
-            return
-        self._reply.send(HealthCheckResponse(status=status).SerializeToString())
-        self._reply.finish(OK)
-
-
-class _List(_Unary):
-    def message(self, data: bytes) -> None:
-        out = HealthListResponse()
-        for name in self._health.names():
-            out.statuses[name].status = self._health.status(name) or NOT_SERVING
-        self._reply.send(out.SerializeToString())
-        self._reply.finish(OK)
-
-
-class _Watch:
-    def __init__(self, health: Health, watchers: set[_Watch], reply: Reply) -> None:
-        self._health = health
-        self._watchers = watchers
-        self._reply = reply
-        self._name: str | None = None
-        self._told: int | None = None
-
-    def message(self, data: bytes) -> None:
-        self._name = _asked_name(data, self._reply)
-        if self._name is None:
-            self._watchers.discard(self)
-            return
-        self._watchers.add(self)
-        self.tell()
-
-    def tell(self) -> None:
-        status = self._health.status(self._name or "")
-        status = SERVICE_UNKNOWN if status is None else status
-        if status != self._told:
-            self._told = status
-            self._reply.send(HealthCheckResponse(status=status).SerializeToString())
-
-    def half_closed(self) -> None:
-        """The watch goes on, if its one message has come."""
-        if self._name is None:
-            self._reply.finish(INVALID_ARGUMENT, _MISSING)
-
-    def cancelled(self, reason: str) -> None:
-        self._watchers.discard(self)
+        return self._service.services()

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
-from epp.service.health import NOT_SERVING, SERVING, Health
+from epp.service.health import Health
 from epp.transport.call import INVALID_ARGUMENT, OK, Call, Metadata
+from epp.transport.health import NOT_SERVING, SERVING
 
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 NAMES = ("", EXT_PROC, "inference-extension", "readiness", "liveness")
