@@ -9,7 +9,7 @@ returns an awaitable, `awaiting` holds it, later messages wait, and the driver c
 When each request body mode is decided, and on which message the decision travels:
 
     mode                   decided at                       carried by
-    no body to wait for, any mode (see `_has_no_body`)      the answer to the headers
+    no body to wait for, any mode (see `has_no_body`)       the answer to the headers
     NONE, STREAMED         the headers                      the answer to the headers
     BUFFERED(_PARTIAL)     the one body message             the answer to the body; the headers are answered at once
     FULL_DUPLEX_STREAMED   the end of the body or trailers  the answer to the headers, then the body in pieces
@@ -32,20 +32,18 @@ from epp.contract.errors import ProtocolError
 from epp.extproc import replies, wire
 from epp.extproc.gathering import Body, Gathering
 from epp.extproc.handler import BodyMode, End, Handler, HttpRequest, Immediate, Outcome, Watch
+from epp.extproc.modes import BODY, BUFFERING, DUPLEX, ENDED, HEADERS, NOTHING, TRAILERS, end_shown, has_no_body
 from epp.extproc.reading import body_mode, read_headers, read_metadata
 from epp.extproc.replies import Replies
 from epp.protos.ext_proc_pb2 import ProcessingRequest
 
 parse = ProcessingRequest.FromString
 
-_DUPLEX = BodyMode.FULL_DUPLEX_STREAMED
-_BUFFERING = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
 _REQUEST_BODY = bytes([wire.REQUEST_BODY])
 _RESPONSE_BODY = bytes([wire.RESPONSE_BODY])
 _BODIES = (_RESPONSE_BODY, _REQUEST_BODY)
 _RESPONSES = (b"\x1a", _RESPONSE_BODY, b"\x3a")
 """First bytes of the messages about a response: headers, body, trailers."""
-_BODILESS = frozenset(("GET", "HEAD", "DELETE", "OPTIONS", "TRACE"))
 _ROUTE_BYTES = 8 * 1024
 """What the answer to the headers is taken to have at most, before there is one."""
 _FRAMES_BYTES = 1024
@@ -54,9 +52,6 @@ MOST_PARSED_BYTES = 4 * 1024 * 1024
 """What a message may hold beside a body: parsed, two bytes may take sixty."""
 _MESSAGE_BYTES = 64
 """What a waiting message counts beyond its own bytes."""
-
-# How far a request or a response has come.
-_NOTHING, _HEADERS, _BODY, _ENDED, _TRAILERS = range(5)
 
 
 def _any() -> int:
@@ -71,7 +66,7 @@ class Exchange:
     __slots__ = (
         "_asked", "_at_once_bytes", "_body", "_closed", "_from_body", "_gathering", "_handler", "_headers",
         "_limit_bytes", "_metadata", "_mode", "_replies", "_request_at", "_response_at", "_response_mode", "_started",
-        "_take_metadata", "_waiting_bytes", "_waiting_messages", "_watch", "awaiting", "finished", "observed",
+        "_take_metadata", "_tells", "_waiting_bytes", "_waiting_messages", "_watch", "awaiting", "finished", "observed",
     )  # fmt: skip
 
     def __init__(
@@ -84,8 +79,8 @@ class Exchange:
         self._limit_bytes = body_limit_bytes
         self._gathering = gathering or Gathering()
         self._started = False
-        self._mode = self._response_mode = _DUPLEX
-        self._request_at = self._response_at = _NOTHING
+        self._mode = self._response_mode = DUPLEX
+        self._request_at = self._response_at = NOTHING
         self._headers: Mapping[str, str] = {}
         self._metadata: dict[str, dict[str, Any]] = {}
         self._body: Body | None = None
@@ -96,6 +91,7 @@ class Exchange:
         self._waiting_bytes = 0
         self._watch: Watch | None = None
         self._take_metadata: Callable[[Mapping[str, Mapping[str, Any]]], None] | None = None
+        self._tells = False
         self.awaiting: Awaitable[Outcome] | None = None
         self.finished = False
         self.observed = False
@@ -184,45 +180,30 @@ class Exchange:
         return []
 
     def _request_headers(self, message: Any, data: bytes) -> list[bytes]:
-        if self._request_at is not _NOTHING:
+        if self._request_at is not NOTHING:
             raise ProtocolError("ext_proc: a second message with request headers on one stream")
         if self._closed:
             return []
         end: bool = message.end_of_stream
-        self._request_at = _ENDED if end else _HEADERS
+        self._request_at = ENDED if end else HEADERS
         self._headers = read_headers(message, data)
-        if end or self._mode in (BodyMode.NONE, BodyMode.STREAMED) or self._has_no_body():
+        if end or self._mode in (BodyMode.NONE, BodyMode.STREAMED) or has_no_body(self._headers, self._mode):
             return self._ask(None, True)
-        if self._mode is _DUPLEX:
+        if self._mode is DUPLEX:
             return []
         self._from_body = True
         return [self._replies.request_headers]
 
-    def _has_no_body(self) -> bool:
-        """Nothing is worth waiting for, though Envoy does not know the end yet.
-
-        A body that has neither a length nor a method that means one is, in practice, empty and followed by trailers.
-        In the buffering modes the headers can only be set before those. And a connection that changes its protocol
-        has no body that ends.
-        """
-        headers = self._headers
-        method = headers.get(":method")
-        if method == "POST":
-            return False
-        if "upgrade" in headers or method == "CONNECT":
-            return True
-        return self._mode in _BUFFERING and method in _BODILESS and "content-length" not in headers
-
     def _request_body(self, encoded: bytes, piece: bytes, end: bool) -> list[bytes]:
-        if self._request_at is _NOTHING:
+        if self._request_at is NOTHING:
             raise ProtocolError(
                 "ext_proc: a request body before the request headers; set processing_mode.request_header_mode to SEND"
             )
-        if self._request_at >= _ENDED:
+        if self._request_at >= ENDED:
             raise ProtocolError("ext_proc: a piece of a request body after its end")
-        self._request_at = _ENDED if end else _BODY
+        self._request_at = ENDED if end else BODY
         if self._asked:
-            if self._mode is _DUPLEX:
+            if self._mode is DUPLEX:
                 return self._stream(wire.REQUEST_BODY, encoded, piece, end)
             # The choice was made at the headers, the pieces only pass by.
             return [self._replies.request_body]
@@ -234,7 +215,7 @@ class Exchange:
         else:
             body.add(piece)
         if self._from_body:
-            self._request_at = _ENDED
+            self._request_at = ENDED
             return self._ask(body.whole(), self._mode is BodyMode.BUFFERED or end)
         if end:
             return self._ask(body.whole(), body.size <= self._limit_bytes)
@@ -243,9 +224,9 @@ class Exchange:
         return []
 
     def _request_trailers(self) -> list[bytes]:
-        if self._request_at in (_NOTHING, _TRAILERS):
+        if self._request_at in (NOTHING, TRAILERS):
             raise ProtocolError("ext_proc: request trailers before the request headers, or for the second time")
-        self._request_at = _TRAILERS
+        self._request_at = TRAILERS
         if self._asked:
             return [self._replies.request_trailers]
         if self._closed:
@@ -254,7 +235,7 @@ class Exchange:
 
     def _ask(self, body: bytes | None, complete: bool) -> list[bytes]:
         self._asked = True
-        fixed = self._from_body and self._request_at is _TRAILERS
+        fixed = self._from_body and self._request_at is TRAILERS
         crowded = not complete and self._gathering.crowded
         request = HttpRequest(
             self._headers,
@@ -277,28 +258,28 @@ class Exchange:
         if isinstance(outcome, Immediate):
             self._end(End.COMPLETE)
             return [replies.immediate(outcome)]
-        trailers = self._request_at is _TRAILERS
+        trailers = self._request_at is TRAILERS
         if self._from_body:
             out = [replies.route_trailers(outcome) if trailers else replies.route_body(outcome)]
         else:
             out = [self._replies.route(outcome)]
             if self._body is not None:
                 body = self._body.whole() if outcome.body is None else outcome.body
-                out.extend(self._replies.pieces(wire.REQUEST_BODY, body, self._request_at is _ENDED))
+                out.extend(self._replies.pieces(wire.REQUEST_BODY, body, self._request_at is ENDED))
             if trailers:
                 out.append(self._replies.request_trailers)
         self._drop_body()
-        self._watch, self._take_metadata = outcome.watch, outcome.take_metadata
+        self._watch, self._take_metadata, self._tells = outcome.watch, outcome.take_metadata, outcome.tells
         if self._watch is Watch.NOTHING:
             # A response may begin before all of this has reached the endpoint; it must find the stream still there.
             self._unwatch(len(out) - trailers <= 2 and sum(map(len, out)) + _FRAMES_BYTES <= self._at_once_bytes())
         return out
 
     def _response_headers(self, message: Any, data: bytes) -> list[bytes]:
-        if self._response_at is not _NOTHING:
+        if self._response_at is not NOTHING:
             raise ProtocolError("ext_proc: response headers for the second time, or after the response's body")
         end: bool = message.end_of_stream
-        self._response_at = _ENDED if end else _HEADERS
+        self._response_at = ENDED if end else HEADERS
         if self._response_mode is BodyMode.NONE:
             self._replies.headers_shown = True
         if self._watch is None:
@@ -315,14 +296,15 @@ class Exchange:
         return [self._replies.headers(headers)]
 
     def _response_body(self, encoded: bytes, chunk: bytes, end: bool) -> list[bytes]:
-        if self._response_at >= _ENDED:
+        if self._response_at >= ENDED:
             raise ProtocolError("ext_proc: a piece of a response body after its end")
-        self._response_at = _ENDED if end else _BODY
+        self._response_at = ENDED if end else BODY
         if not self._closed:
             if self._watch is Watch.BODY:
-                replaced = self._handler.response_body(chunk, end or self._response_mode in _BUFFERING)
-                if end:
-                    self.close(End.COMPLETE)
+                last = end or self._response_mode in BUFFERING
+                replaced = self._handler.response_body(chunk, last)
+                if last:
+                    return self._last_piece(encoded, chunk, end, replaced)
                 if replaced is not None:
                     return self._replies.replaced(self._response_mode, replaced, end)
             elif self._watch is None:
@@ -330,22 +312,46 @@ class Exchange:
             else:
                 # There was no message with the headers.
                 self._unwatch()
-        if self._response_mode is _DUPLEX:
+        if self._response_mode is DUPLEX:
             return self._stream(wire.RESPONSE_BODY, encoded, chunk, end)
         return [self._replies.response_body]
 
+    def _last_piece(self, encoded: bytes, chunk: bytes, end: bool, replaced: bytes | None) -> list[bytes]:
+        mode = self._response_mode
+        # BUFFERED_PARTIAL shows a body without its end that has trailers, or is longer than its limit.
+        told = self._told() if self._tells and (end or mode is BodyMode.BUFFERED) else b""
+        if end:
+            self.close(End.COMPLETE)
+        if replaced is not None:
+            out = self._replies.replaced(mode, replaced, end)
+        else:
+            out = (
+                self._stream(wire.RESPONSE_BODY, encoded, chunk, end)
+                if mode is DUPLEX
+                else [self._replies.response_body]
+            )
+        out[-1] += told
+        return out
+
+    def _told(self) -> bytes:
+        """What the handler tells of a response that is complete, as it is appended to a reply."""
+        self._tells = False
+        return replies.dynamic_metadata(self._handler.response_end())
+
     def _response_trailers(self) -> list[bytes]:
-        if self._response_at is _TRAILERS:
+        if self._response_at is TRAILERS:
             raise ProtocolError("ext_proc: response trailers for the second time")
-        rest = None
+        rest, told = None, b""
         if self._watch is None:
             self._abandon()
-        elif self._response_at is _BODY and self._response_mode not in _BUFFERING and not self._closed:
-            rest = self._handler.response_body(b"", True)
-        self._response_at = _TRAILERS
+        elif self._response_at is BODY and not self._closed:
+            if self._response_mode not in BUFFERING:
+                rest = self._handler.response_body(b"", True)
+            told = self._told() if self._tells else b""
+        self._response_at = TRAILERS
         self.close(End.COMPLETE)
-        kept = self._replies.replaced(_DUPLEX, rest, False) if rest and self._response_mode is _DUPLEX else []
-        return [*kept, self._replies.response_trailers]
+        kept = self._replies.replaced(DUPLEX, rest, False) if rest and self._response_mode is DUPLEX else []
+        return [*kept, self._replies.response_trailers + told]
 
     def _stream(self, kind: int, encoded: bytes, piece: bytes, end: bool) -> list[bytes]:
         if len(piece) <= replies.CHUNK_BYTES:
@@ -359,10 +365,10 @@ class Exchange:
         self.close(End.GONE)
 
     def _can_end(self, watch: Watch) -> bool:
-        if self._response_mode is not _DUPLEX:
+        if self._response_mode is not DUPLEX:
             return True
         # Behind the headers, pieces of the body may be on their way already.
-        if watch is not Watch.NOTHING or _NOTHING < self._request_at < _ENDED:
+        if watch is not Watch.NOTHING or NOTHING < self._request_at < ENDED:
             return False
         shown_bytes = 0 if self._from_body or self._body is None else self._body.size
         room_bytes = self._at_once_bytes() - _ROUTE_BYTES - _FRAMES_BYTES
@@ -371,22 +377,14 @@ class Exchange:
     def _unwatch(self, nothing_on_the_way: bool = False) -> None:
         """The handler wants to see no more; end the stream where nothing that is on its way to us can be lost."""
         self.close(End.UNWATCHED)
-        request_passing = self._mode is _DUPLEX and _NOTHING < self._request_at < _ENDED
-        self.finished = not request_passing and (nothing_on_the_way or self._response_mode is not _DUPLEX)
+        request_passing = self._mode is DUPLEX and NOTHING < self._request_at < ENDED
+        self.finished = not request_passing and (nothing_on_the_way or self._response_mode is not DUPLEX)
 
     def _end_shown(self) -> End:
-        """What it means that the other side ended the stream: did we see all that these modes show?"""
         if self._watch is None:
             return End.GONE
-        mode = self._response_mode
-        if mode is BodyMode.NONE and self._response_at is _NOTHING:
-            # Where Envoy shows no response headers either, it ends the stream as soon as we have routed.
-            routed = self._request_at >= _ENDED or self._mode is BodyMode.NONE
-            return End.UNWATCHED if routed and not self._replies.headers_shown else End.GONE
-        # BUFFERED and BUFFERED_PARTIAL send one body message; trailers follow it, or what was over the limit.
-        last = _HEADERS if mode is BodyMode.NONE else _BODY
-        whole = (mode is BodyMode.NONE or mode in _BUFFERING) and self._response_at is last
-        return End.COMPLETE if whole else End.GONE
+        routed = self._request_at >= ENDED or self._mode is BodyMode.NONE
+        return end_shown(self._response_mode, self._response_at, routed, self._replies.headers_shown)
 
     def _drop_body(self) -> None:
         if self._body is not None:

@@ -141,8 +141,9 @@ class Handler(Protocol):
 
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         """The last piece of the response, or its trailers, was just given to `response_body`; returns the dynamic
-        metadata, by namespace, that goes out with the answer to it. Called at most once, right before `closed`, only
-        where `Route.tells` was set."""
+        metadata, by namespace, that goes out with the answer to it: numbers, strings, booleans. Called at most once,
+        before `closed`, only where `Route.tells` was set, and only of a body that is known to be whole: not of one that
+        BUFFERED_PARTIAL shows without its end, unless trailers follow."""
         ...
 
     def closed(self, end: End) -> None:

@@ -38,7 +38,9 @@ def fill_struct(struct: Any, values: Struct) -> None:
     for key, value in values.items():
         if isinstance(value, str):
             fields[key].string_value = value
-        elif isinstance(value, float):
+        elif isinstance(value, bool):
+            fields[key].bool_value = value
+        elif isinstance(value, int | float):
             fields[key].number_value = value
         elif isinstance(value, Mapping):
             fill_struct(fields[key].struct_value, value)
@@ -172,6 +174,13 @@ def response_piece(body: bytes, whole: bool) -> bytes:
     if whole:
         set_headers(common.header_mutation, [("content-length", b"%d" % len(body))])
     return reply.SerializeToString()
+
+
+def dynamic_metadata(metadata: Mapping[str, Struct]) -> bytes:
+    """Metadata by namespace, as it is appended to a serialised reply: fields of a message may come in any order."""
+    reply = ProcessingResponse()
+    fill_struct(reply.dynamic_metadata, metadata)
+    return reply.SerializeToString() if metadata else b""
 
 
 def immediate(answer: Immediate) -> bytes:

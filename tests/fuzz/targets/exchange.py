@@ -31,6 +31,7 @@ _OUTCOMES: tuple[Outcome, ...] = (
     Route(watch=Watch.HEADERS, remove_headers=["x"]),
     Route(watch=Watch.NOTHING),
     Route(body=b"another"),
+    Route(tells=True),
     Immediate(429, b"no", [("x-why", b"because")]),
 )
 
@@ -46,6 +47,7 @@ class _Handler:
         self.later = later
         self.asked: list[HttpRequest] = []
         self.ends: list[End] = []
+        self.told = False
 
     def request(self, request: HttpRequest) -> Outcome | Awaitable[Outcome]:
         assert not self.ends
@@ -63,7 +65,12 @@ class _Handler:
         assert not self.ends
 
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
-        raise AssertionError("no route of these asks for it")
+        assert not self.ends
+        assert not self.told
+        assert isinstance(self.outcome, Route)
+        assert self.outcome.tells
+        self.told = True
+        return {"n": {"tokens": 1000}}
 
     def closed(self, end: End) -> None:
         self.ends.append(end)
@@ -111,6 +118,8 @@ def _converse(said: list[tuple[int, bytes]], outcome: Outcome, later: bool, more
     exchange.close(end)
     assert len(handler.asked) <= 1
     assert len(handler.ends) == 1
+    telling = [r for r in map(ProcessingResponse.FromString, out) if "tokens" in r.dynamic_metadata["n"]]
+    assert len(telling) == handler.told
     _check_replies(out, handler, outcome)
     return out
 
@@ -133,7 +142,7 @@ def _check_replies(out: list[bytes], handler: _Handler, outcome: Outcome) -> Non
 
 
 def _seeds() -> list[bytes]:
-    return [bytes([choice]) + said for said in conversations()[::2] for choice in (0, 1, 2, 3, 4, 0x80)]
+    return [bytes([choice]) + said for said in conversations()[::2] for choice in (0, 1, 2, 3, 4, 5, 0x80)]
 
 
 TARGET = Target("exchange", _make, _seeds, WORDS)
