@@ -118,8 +118,8 @@ def _converse(said: list[tuple[int, bytes]], outcome: Outcome, later: bool, more
     exchange.close(end)
     assert len(handler.asked) <= 1
     assert len(handler.ends) == 1
-    telling = [r for r in map(ProcessingResponse.FromString, out) if "tokens" in r.dynamic_metadata["n"]]
-    assert len(telling) == handler.told
+    told = [ProcessingResponse.FromString(reply).dynamic_metadata.fields["n"].struct_value.fields for reply in out]
+    assert sum("tokens" in fields for fields in told) == handler.told
     _check_replies(out, handler, outcome)
     return out
 
