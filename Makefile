@@ -32,7 +32,7 @@ fuzz: $(VENV)/.fuzz
 # The generated code in epp/protos/ is committed; a test holds it against protos/.
 protos: $(VENV)/.dev
 	$(BIN)/python -m grpc_tools.protoc -Iepp/protos=protos --python_out=. --pyi_out=. \
-		epp/protos/ext_proc.proto epp/protos/health.proto epp/protos/access_log.proto
+		epp/protos/ext_proc.proto epp/protos/health.proto epp/protos/access_log.proto epp/protos/rls.proto
 
 $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)

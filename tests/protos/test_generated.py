@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 PROTOS = Path(__file__).parents[2] / "protos"
 
 
-@pytest.mark.parametrize("name", ["ext_proc", "health", "access_log"])
+@pytest.mark.parametrize("name", ["ext_proc", "health", "access_log", "rls"])
 def test_the_generated_code_is_in_step(name: str, tmp_path: Path) -> None:
     out = tmp_path / "set.pb"
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-Iepp/protos={PROTOS}", f"--descriptor_set_out={out}"]
