@@ -70,6 +70,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     * cached_tokens: of the prompt, read from a cache; cache_creation_tokens: of the prompt, written to one (Anthropic)
     * reasoning_tokens: of the completion
+    * prompt_tokens_apart: of the prompt, but not in prompt_tokens, as Anthropic counts: cached and written to a cache
     """
 
     prompt_tokens: int | None = None
@@ -78,6 +79,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int | None = None
     cache_creation_tokens: int | None = None
     reasoning_tokens: int | None = None
+    prompt_tokens_apart: int | None = None
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):

@@ -3,9 +3,14 @@
 
 The key `"usage"` followed by a colon can stand in JSON only as a member name (inside a string its quotes would be
 escaped), so a byte search finds it without parsing the rest; the object after it is collected up to its closing
-brace. `null` is skipped. Several usage objects (one per event, or Anthropic's start and delta) are merged at the end,
-later values over earlier ones; only the first and the latest object are kept, so memory is bounded by three times
+brace. `null` is skipped. Only the first and the latest object are kept, so memory is bounded by three times
 `LIMIT_BYTES`.
+
+Which object counts: the latest that says anything. A stream may tell its tokens in parts (Anthropic's message_start and
+message_delta): what the latest object leaves open is taken from the first one, unless the latest says a total, as
+OpenAI's always do. In a single JSON document nothing is put together, so that an object named "usage" which a client
+had the model write into a tool's input, or which is echoed from the request's tools, does not mix with the real one
+behind it.
 
 Invariant: the result does not depend on where the response was cut into chunks.
 """
@@ -26,8 +31,12 @@ LIMIT_BYTES = 4096
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
-class _Details(msgspec.Struct):
-    cached_tokens: _Count
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: _Count | None = None
+
+
+class _CompletionDetails(msgspec.Struct):
+    reasoning_tokens: _Count | None = None
 
 
 class _Plain(msgspec.Struct):
@@ -36,7 +45,8 @@ class _Plain(msgspec.Struct):
     prompt_tokens: _Count
     completion_tokens: _Count
     total_tokens: _Count
-    prompt_tokens_details: _Details | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
 
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -44,22 +54,28 @@ _decode_plain = msgspec.json.Decoder(_Plain).decode
 _COUNT_DIGITS = 16
 _BLANK = b" \t\r\n"
 _FOLLOWS_KEY = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(.?)", re.DOTALL)
-_BRACE = re.compile(rb"[{}]")
+_BRACE_OR_STRING = re.compile(rb'[{}]|"(?:[^"\\]++|\\.?)*+("|\Z)', re.DOTALL)
+"""A brace, or a string with the braces in it; the group is empty where the string does not end."""
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
+_COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
 
 
 class UsageReader:
     """Feed it the body's chunks in order, then ask `result`."""
 
-    __slots__ = ("_collecting", "_first", "_latest", "_tail")
+    __slots__ = ("_begins", "_collecting", "_first", "_latest", "_tail")
 
     def __init__(self) -> None:
         self._tail = b""
         self._collecting = False
+        self._begins = b""
         self._first: bytes | None = None
         self._latest: bytes | None = None
 
     def feed(self, chunk: bytes) -> None:
         """The next chunk, of any length."""
+        if not self._begins:
+            self._begins = chunk.lstrip(_BLANK)[:1]
         if not self._collecting and KEY not in chunk:
             # The fast path of nearly every streamed chunk: a key cut by the border is the only thing left to find.
             border = self._tail + chunk[: len(KEY) - 1]
@@ -70,22 +86,20 @@ class UsageReader:
 
     def result(self) -> Usage | None:
         """What the response said of its tokens, None when it said nothing readable."""
-        if self._first is not None and self._latest is None:
-            usage = _plain(self._first)
-            if usage is not None:
-                return usage
-        merged: dict[str, Any] = {}
-        for raw in (self._first, self._latest):
-            if raw is not None:
-                merged.update({k: v for k, v in _members(raw).items() if v is not None})
-        if not merged:
+        raw, first = self._latest, self._first
+        if raw is None:
+            raw, first = first, None
+        if raw is None:
             return None
-        prompt = _count(merged, "prompt_tokens", "input_tokens")
-        completion = _count(merged, "completion_tokens", "output_tokens")
-        total = _count(merged, "total_tokens")
-        if total is None and prompt is not None and completion is not None:
-            total = prompt + completion
-        return Usage(prompt, completion, total, _cached(merged))
+        usage = _plain(raw)
+        if usage is not None:
+            return usage
+        members = _members(raw)
+        if first is not None and self._begins != b"{" and _count(members, "total_tokens") is None:
+            members = _members(first) | members
+        elif first is not None and not _says(members):
+            members = _members(first)
+        return _usage(members) if members else None
 
     def _search(self, data: bytes) -> None:
         start = 0
@@ -125,12 +139,16 @@ class UsageReader:
 
 
 def _closing_brace(data: bytes, at: int) -> int | None:
-    # Counting braces takes a string that holds one for structure; such an object then fails to decode and is ignored.
     depth = 0
-    for brace in _BRACE.finditer(data, at):
-        depth += 1 if brace[0] == b"{" else -1
-        if not depth:
-            return brace.end()
+    for part in _BRACE_OR_STRING.finditer(data, at):
+        if part[0] == b"{":
+            depth += 1
+        elif part[0] == b"}":
+            depth -= 1
+            if not depth:
+                return part.end()
+        elif not part[1]:
+            return None
     return None
 
 
@@ -140,18 +158,44 @@ def _plain(raw: bytes) -> Usage | None:
         plain = _decode_plain(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    details = plain.prompt_tokens_details
-    if details is None and (b"cache" in raw or b"\\" in raw):
+    prompt, completion = plain.prompt_tokens_details, plain.completion_tokens_details
+    cached = prompt.cached_tokens if prompt is not None else None
+    reasoning = completion.reasoning_tokens if completion is not None else None
+    if b"\\" in raw or b"creation" in raw:
         return None
-    cached = details.cached_tokens if details is not None else None
-    return Usage(plain.prompt_tokens, plain.completion_tokens, plain.total_tokens, cached)
+    if (cached is None and b"cache" in raw) or (reasoning is None and b"reasoning" in raw):
+        return None
+    return Usage(plain.prompt_tokens, plain.completion_tokens, plain.total_tokens, cached, None, reasoning)
 
 
 def _members(raw: bytes) -> dict[str, Any]:
     try:
-        return _decode(raw)
+        return {name: value for name, value in _decode(raw).items() if value is not None}
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
+
+
+def _says(members: dict[str, Any]) -> bool:
+    names = ("prompt_tokens", "input_tokens", "completion_tokens", "output_tokens", "total_tokens")
+    return any(_count(members, name) is not None for name in names)
+
+
+def _usage(members: dict[str, Any]) -> Usage:
+    prompt = _count(members, "prompt_tokens", "input_tokens")
+    completion = _count(members, "completion_tokens", "output_tokens")
+    total = _count(members, "total_tokens")
+    cached, creation = _count(members, "cache_read_input_tokens"), _count(members, "cache_creation_input_tokens")
+    apart = None
+    # Anthropic's input_tokens leave the cached ones out; who says details or a total counts them in, as OpenAI does.
+    if total is None and _count(members, "prompt_tokens") is None and "input_tokens_details" not in members:
+        apart = None if cached is None and creation is None else (cached or 0) + (creation or 0)
+    inner = _detail(members, _PROMPT_DETAILS, "cached_tokens")
+    if creation is None:
+        creation = _detail(members, _PROMPT_DETAILS, "cache_creation_tokens")
+    reasoning = _detail(members, _COMPLETION_DETAILS, "reasoning_tokens")
+    if total is None and prompt is not None and completion is not None:
+        total = prompt + completion
+    return Usage(prompt, completion, total, cached if inner is None else inner, creation, reasoning, apart)
 
 
 def _count(members: dict[str, Any], *names: str) -> int | None:
@@ -164,11 +208,11 @@ def _count(members: dict[str, Any], *names: str) -> int | None:
     return None
 
 
-def _cached(members: dict[str, Any]) -> int | None:
-    for name in ("prompt_tokens_details", "input_tokens_details"):
-        details = members.get(name)
+def _detail(members: dict[str, Any], objects: tuple[str, ...], name: str) -> int | None:
+    for object_name in objects:
+        details = members.get(object_name)
         if isinstance(details, dict):
-            cached = _count(details, "cached_tokens")
-            if cached is not None:
-                return cached
-    return _count(members, "cache_read_input_tokens")
+            count = _count(details, name)
+            if count is not None:
+                return count
+    return None

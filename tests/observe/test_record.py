@@ -114,7 +114,15 @@ def test_how_it_ended() -> None:
         "duration_s": 2.5,
         "first_byte_s": 0.125,
         "response_bytes": 999,
-        "usage": {"prompt_tokens": 24, "completion_tokens": 178, "total_tokens": None, "cached_tokens": 16},
+        "usage": {
+            "prompt_tokens": 24,
+            "completion_tokens": 178,
+            "total_tokens": None,
+            "cached_tokens": 16,
+            "cache_creation_tokens": None,
+            "reasoning_tokens": None,
+            "prompt_tokens_apart": None,
+        },
         "told_by": "response",
     }
 

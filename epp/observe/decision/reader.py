@@ -72,12 +72,15 @@ class LoggedProfile(msgspec.Struct, frozen=True):
 
 
 class LoggedUsage(msgspec.Struct, frozen=True):
-    """Tokens as the endpoint counted them."""
+    """Tokens as the endpoint counted them, as `epp.contract.requests.Usage`."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     cached_tokens: int | None = None
+    cache_creation_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    prompt_tokens_apart: int | None = None
 
 
 class LoggedOutcome(msgspec.Struct, frozen=True):
