@@ -31,12 +31,18 @@ def with_model(body: bytes, model: str) -> bytes | None:
 def model_span(body: bytes) -> tuple[int, int] | None:
     """Where the string stands that is the model of `body`, quotes included; None when there is none."""
     try:
-        value = memoryview(_decode(body).model)
+        found = span(body, _decode(body).model)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    start = _address(value) - _address(body)
-    stop = start + len(value)
-    if not 0 < start < stop <= len(body) or body[start:stop] != value or body[start] != ord('"'):
+    return found if found is not None and body[found[0]] == ord('"') else None
+
+
+def span(document: bytes, value: msgspec.Raw) -> tuple[int, int] | None:
+    """Where `value` stands, that was decoded from `document`; None when it is no part of it."""
+    view = memoryview(value)
+    start = _address(view) - _address(document)
+    stop = start + len(view)
+    if not 0 < start < stop <= len(document) or document[start:stop] != view:
         return None
     return start, stop
 

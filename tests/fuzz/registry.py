@@ -14,6 +14,8 @@ NAMES = (
     "bodies",
     "encoding",
     "usage",
+    "askusage",
+    "hideusage",
     "page",
     "http1",
     "metric_names",

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking for a streamed answer's tokens, in any body.
+
+* Nothing is raised. What comes out asks, so it is not changed a second time, and is JSON where the body was.
+* It means what the body meant, but for the wish; another model can be spliced in before or after.
+* At most one place changes: a `null` or a `false` goes, the member comes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from epp.requests.askusage import ask_usage
+from epp.requests.rewrite import with_model
+from tests.fuzz.harness import Run, Target
+
+PATH = "/v1/chat/completions"
+_MOST_ADDED_BYTES = len(b',"stream_options":{"include_usage":true}')
+
+
+def _make() -> Run:
+    return _run
+
+
+def _run(data: bytes) -> None:
+    asked = ask_usage(data, PATH)
+    if asked is None:
+        return
+    assert ask_usage(asked, PATH) is None
+    assert len(asked) - len(data) <= _MOST_ADDED_BYTES
+    short = min(len(data), len(asked))
+    front = next((at for at in range(short) if data[at] != asked[at]), short)
+    back = next((at for at in range(short - front) if data[-1 - at] != asked[-1 - at]), short - front)
+    gone = data[front : len(data) - back]
+    assert gone in b"null" or gone in b"false"
+    renamed = with_model(data, "another")
+    if renamed is not None:
+        assert ask_usage(renamed, PATH) == with_model(asked, "another")
+    before = _read(data)
+    if before is not None:
+        options = before.get("stream_options") or {}
+        assert before["stream"] is True
+        assert _read(asked) == {**before, "stream_options": {**options, "include_usage": True}}
+
+
+def _read(body: bytes) -> dict[str, Any] | None:
+    """What Python reads; None where it is stricter than the decoder, which skips what it does not need."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+_SEEDS = (
+    b'{"model":"m","messages":[{"role":"user","content":"stream_options"}],"stream":true}',
+    b'{"stream": true, "stream_options" : {"include_usage" : false, "x": {"include_usage": true}}, "model": "m"}',
+    b'{"stream_options":null,"stream":true,"n":1}',
+    b'{"stream_options":{ },"stream":true}',
+    b'{"stream":true,"stream_options":{"continuous_usage_stats":true}}',
+)
+_WORDS = (
+    b'"stream"', b'"stream":true', b'"stream":true,', b'"stream_options":', b'"include_usage":', b"true", b"false",
+    b"null", b"{", b"}", b",", b":", b'"', b"\\", b"[", b"]", b" ", b"\n", b"\xff", b"\\u0073", b'"model":"a",', b"{" * 300,
+)  # fmt: skip
+TARGET = Target("askusage", _make, lambda: _SEEDS, _WORDS)
