@@ -53,9 +53,10 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_plain = msgspec.json.Decoder(_Plain).decode
 _COUNT_DIGITS = 16
 _BLANK = b" \t\r\n"
+_OPENING = ord("{")
 _FOLLOWS_KEY = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(.?)", re.DOTALL)
-_BRACE_OR_STRING = re.compile(rb'[{}]|"(?:[^"\\]++|\\.?)*+("|\Z)', re.DOTALL)
-"""A brace, or a string with the braces in it; the group is empty where the string does not end."""
+_TO_BRACE = re.compile(rb'(?:[^{}"]++|"(?:[^"\\]++|\\.)*+")*+[{}]', re.DOTALL)
+"""Up to the next brace that is in no string."""
 _PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details")
 _COMPLETION_DETAILS = ("completion_tokens_details", "output_tokens_details")
 
@@ -140,15 +141,11 @@ class UsageReader:
 
 def _closing_brace(data: bytes, at: int) -> int | None:
     depth = 0
-    for part in _BRACE_OR_STRING.finditer(data, at):
-        if part[0] == b"{":
-            depth += 1
-        elif part[0] == b"}":
-            depth -= 1
-            if not depth:
-                return part.end()
-        elif not part[1]:
-            return None
+    while (part := _TO_BRACE.match(data, at)) is not None:
+        at = part.end()
+        depth += 1 if data[at - 1] == _OPENING else -1
+        if not depth:
+            return at
     return None
 
 
