@@ -12,21 +12,20 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Generic, TypeVar
 
-from epp.config.configuration import Configuration
 from epp.config.load import read_text
 from epp.contract.errors import EppError
 
 INTERVAL_S = 1.0
 
-Load = Callable[[str, str], Configuration]
-"""`load(text, source)`; raises ConfigErrors."""
+T = TypeVar("T")
 
 
-class ConfigWatcher:
+class ConfigWatcher(Generic[T]):
     """Polls one file.
 
-    * load: checks a new text; called in a thread
+    * load: `load(text, source)` checks a new text; raises EppError; called in a thread
     * apply: called on the loop with every good new configuration; an EppError from it counts as a bad one
     * text: what is in use now; None when nothing of the file is, and then its first good version is handed on
     """
@@ -34,8 +33,8 @@ class ConfigWatcher:
     def __init__(
         self,
         path: Path | str,
-        load: Load,
-        apply: Callable[[Configuration], object],
+        load: Callable[[str, str], T],
+        apply: Callable[[T], object],
         log: logging.Logger,
         *,
         text: str | None,
