@@ -51,16 +51,19 @@ class Limiter(Protocol):
 
 
 class Calls:
-    """What became of calls since the start. `seconds`: of those that were answered, from message to answer."""
+    """Calls since the start: `seconds` of those that were answered, from message to answer; and how many were not.
 
-    __slots__ = ("errors", "invalid", "ok", "over_limit", "seconds", "unavailable")
+    * malformed: no message, or none that can be read; invalid: against the protocol
+    * unavailable: no rules, or no counters; failed: a fault of ours
+    """
+
+    __slots__ = ("failed", "invalid", "malformed", "seconds", "unavailable")
 
     def __init__(self) -> None:
-        self.ok = 0
-        self.over_limit = 0
+        self.malformed = 0
         self.invalid = 0
         self.unavailable = 0
-        self.errors = 0
+        self.failed = 0
         self.seconds = Histogram(CALL_S)
 
 
@@ -112,18 +115,13 @@ class RateLimits:
         self._tell(response, reply, began_s)
 
     def _tell(self, response: RateLimitResponse, reply: Reply, began_s: float) -> None:
-        calls = self.calls
-        if response.overall_code == RateLimitResponse.OVER_LIMIT:
-            calls.over_limit += 1
-        else:
-            calls.ok += 1
         reply.send(response.SerializeToString())
         reply.finish()
-        calls.seconds.observe(self._clock() - began_s)
+        self.calls.seconds.observe(self._clock() - began_s)
 
     def _fail(self, error: Exception, reply: Reply) -> None:
         if isinstance(error, DecodeError):
-            self.calls.invalid += 1
+            self.calls.malformed += 1
             text = "the message is no RateLimitRequest"
             self._say("malformed", "a call was refused: %s", text)
             reply.finish(INVALID_ARGUMENT, text)
@@ -136,7 +134,7 @@ class RateLimits:
             self._say("unavailable", "calls cannot be answered: %s", error)
             reply.finish(UNAVAILABLE, str(error))
         else:
-            self.calls.errors += 1
+            self.calls.failed += 1
             log.error("a call failed: %r", error, exc_info=error)
             reply.finish(INTERNAL, "internal error")
 
@@ -166,7 +164,7 @@ class _Call:
     def half_closed(self) -> None:
         """The client has said everything."""
         if not self._taken:
-            self._limits.calls.invalid += 1
+            self._limits.calls.malformed += 1
             self._reply.finish(INVALID_ARGUMENT, "the request is missing")
 
     def cancelled(self, _reason: str) -> None:
