@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rate limit service for Envoy (envoy.service.ratelimit.v3), with the rules and the semantics of envoyproxy/ratelimit.
+"""A rate limit service for Envoy (envoy.service.ratelimit.v3); rules and semantics are those of envoyproxy/ratelimit.
 
 reading    YAML text or a mapping -> items that know their lines
 limits     one limit, its units

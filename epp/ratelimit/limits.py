@@ -19,9 +19,8 @@ NEAR_LIMIT_RATIO = 0.8
 """From this share of the limit on, hits count as near the limit too."""
 LARGEST_LIMIT = (1 << 32) - 1
 
-NUMBERS: Mapping[Unit, rls_pb2.Unit] = {unit: rls_pb2.Unit.Value(unit.name) for unit in Unit}
-"""The protocol's number of each unit."""
-UNITS: Mapping[int, Unit] = {number: unit for unit, number in NUMBERS.items()}
+UNITS: Mapping[int, Unit] = {rls_pb2.Unit.Value(unit.name): unit for unit in Unit}
+"""The unit with each number of the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,8 @@ class Limit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "near", near_limit(self.requests))
-        number = NUMBERS[self.unit] if self.unit else rls_pb2.UNKNOWN
-        current = rls_pb2.RateLimitResponse.RateLimit(requests_per_unit=self.requests, unit=number, name=self.name)
+        unit = self.unit.name if self.unit else None
+        current = rls_pb2.RateLimitResponse.RateLimit(requests_per_unit=self.requests, unit=unit, name=self.name)
         object.__setattr__(self, "current", current)
 
 

@@ -76,6 +76,7 @@ class _Reader:
             return Item(self._source, line, "a mapping", self._mapping(node, level))
         if isinstance(node, yaml.SequenceNode):
             return Item(self._source, line, "a list", [self.read(child, level + 1) for child in node.value])
+        assert isinstance(node, yaml.ScalarNode)
         return self._scalar(node, line)
 
     def _mapping(self, node: yaml.MappingNode, level: int) -> dict[str, Item]:

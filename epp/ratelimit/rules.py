@@ -4,7 +4,7 @@
     domain: mongo_cps
     descriptors:
       - key: database
-        value: users          # absent: every value, each with a counter of its own; `users*`: every value that begins so
+        value: users          # absent: any value, each with a counter of its own; `users*`: any that begins so
         rate_limit: {unit: second, requests_per_unit: 500}
         descriptors: [...]    # the next entry of a descriptor
 
@@ -62,12 +62,12 @@ class RuleBook:
 
     def limits(self) -> Iterable[Limit]:
         """Every limit, domain by domain, in the order of the files."""
-        pending = list(reversed(self.domains.values()))
+        pending = list(self.domains.values())[::-1]
         while pending:
             rule = pending.pop()
             if rule.limit:
                 yield rule.limit
-            pending.extend(reversed(rule.children.values()))
+            pending.extend(list(rule.children.values())[::-1])
 
 
 def rules_from_yaml(text: str, source: str) -> RuleBook:

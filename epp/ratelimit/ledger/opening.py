@@ -47,6 +47,8 @@ def open_ledger(
                 f"rate limit storage: scheme {urlsplit(url).scheme!r} is not known; "
                 f"allowed: {', '.join(scheme + '://' for scheme in SCHEMES)}, or none for memory"
             )
-        raise LedgerError("rate limit storage: Redis is not built in yet")
+        from epp.ratelimit.ledger.shared import SharedLedger
+
+        return SharedLedger(url, window, on_failure, clock, meter, timeout_s=timeout_s, prefix=prefix)
     except ModuleNotFoundError as error:
         raise LedgerError(f"rate limits need the package {error.name!r}, which is not installed{_REMEDY}") from None

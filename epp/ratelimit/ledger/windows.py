@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Sequence
 
 from limits import RateLimitItemPerSecond
 from limits.aio.storage import Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from epp.ratelimit.ledger.contract import Standing
+from epp.ratelimit.ledger.storage import MemoryStorage
 
 OUT_OF_REACH = 1 << 53
 """The largest count; what Redis' Lua still adds exactly."""
@@ -49,3 +51,29 @@ class Sliding:
         # The library adds the wall clock to the time that is left; microseconds passed since.
         left = math.ceil(stats.reset_time - time.time() - 1e-6)
         return Standing(OUT_OF_REACH - stats.remaining, min(max(left, 0), 2 * period_s))
+
+
+class _Answer(MemoryStorage):
+    """A storage that says what another one said."""
+
+    def __init__(self) -> None:
+        super().__init__(time.time, 0)
+        self.window = (0, 0.0, 0, 0.0)
+
+    async def get_sliding_window(self, key: str, expiry: int) -> tuple[int, float, int, float]:
+        """What `Told` was told."""
+        return self.window
+
+
+class Told:
+    """Standings from what the library's script for sliding windows returns."""
+
+    def __init__(self) -> None:
+        self._answer = _Answer()
+        self._sliding = Sliding(self._answer)
+
+    async def standing(self, answer: Sequence[bytes | int], period_s: int) -> Standing:
+        """From count and milliseconds left of the window before, and of the current one."""
+        before, before_left, count, left = map(int, answer)
+        self._answer.window = (before, max(0, before_left) / 1000, count, max(0, left) / 1000)
+        return await self._sliding.standing("", period_s)
