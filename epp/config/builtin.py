@@ -23,6 +23,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "destination-endpoint-served-verifier": (
             "epp.plugins.responses.destination_endpoint_served:DestinationEndpointServedVerifier"
         ),
+        "llm-request-costs": "epp.plugins.costs.llm_request_costs:LlmRequestCosts",
         "utilization-detector": "epp.plugins.detectors.utilization:UtilizationDetector",
         "max-score-picker": "epp.plugins.pickers.max_score:MaxScorePicker",
         "random-picker": "epp.plugins.pickers.random:RandomPicker",

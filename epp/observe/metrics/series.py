@@ -117,10 +117,13 @@ class Series:
                 self.tpot.observe((duration_s - first_byte_s) / (output_tokens - 1))
 
 
-def _is_text(name: str) -> bool:
+def is_fit_label(name: str) -> bool:
+    """Whether the page can show it: neither too long, nor bytes of a header that were decoded with surrogates."""
+    if len(name) > _NAME_CHARACTERS:
+        return False
     try:
         name.encode()
-    except UnicodeEncodeError:  # bytes of a header that were decoded with surrogates: the page could not be encoded
+    except UnicodeEncodeError:
         return False
     return True
 
@@ -138,7 +141,7 @@ class Names:
         """`name`, or "other"."""
         if name in self._seen:
             return name
-        if len(self._seen) >= self._limit or len(name) > _NAME_CHARACTERS or not _is_text(name):
+        if len(self._seen) >= self._limit or not is_fit_label(name):
             return OTHER
         self._seen.add(name)
         return name
