@@ -19,13 +19,18 @@ FIELDS = {
     "request_id": "%REQ(x-request-id)%",
     "method": "%REQ(:METHOD)%",
     "path": "%PATH(NQ)%",
+    "user": "%REQ(x-user-id)%",
     "model": f"%REQ({MODEL_HEADER})%",
     "route": "%ROUTE_NAME%",
     "upstream": "%UPSTREAM_HOST%",
+    "pod": "%RESP(x-inference-pod)%",
     "status": "%RESPONSE_CODE%",
     "details": "%RESPONSE_CODE_DETAILS%",
     "flags": "%RESPONSE_FLAGS%",
     "duration_ms": "%DURATION%",
+    "limit": "%RESP(x-ratelimit-limit)%",
+    "remaining": "%RESP(x-ratelimit-remaining)%",
+    "reset": "%RESP(x-ratelimit-reset)%",
     "costs": f"%DYNAMIC_METADATA({METADATA_NAMESPACE})%",
 }
 
