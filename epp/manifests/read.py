@@ -24,7 +24,7 @@ from epp.manifests.kinds import UNNAMED, check, is_namespaced
 STDIN = "-"
 _SUFFIXES = (".yaml", ".yml", ".json", ".md")
 _LOOKS_LIKE_OBJECT = re.compile(r"^\s*[\"']?kind[\"']?\s*:", re.MULTILINE)
-_LOOKS_LIKE_SECRET = re.compile(r"^\s*[\"']?kind[\"']?\s*:\s*[\"']?Secret\b", re.MULTILINE)
+_LOOKS_LIKE_SECRET = re.compile(r"\bkind[\"']?\s*:\s*[\"']?Secret\b")
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/\[\]]+)):(?P<port>[0-9]+)")
 
 

@@ -27,7 +27,6 @@ _TOLD_IF_UNUSED = {
     "AIServiceBackend": "no route leads to it",
     "Backend": "no backend refers to it",
     "BackendSecurityPolicy": "no backend that a route leads to uses it",
-    "BackendTLSPolicy": "its target is no backend that a route leads to; it has no effect",
     "Gateway": "no route is attached to it",
 }
 
@@ -53,6 +52,7 @@ def resolve(
     made = routes.all()
     targets = Targets(sources)
     routes.make(targets)
+    targets.tell_unused()
     listeners, limits = listeners_of(sources), policies_of(sources)
     _tell_unused(sources, targets)
     _tell_doubled(sources, listeners, made)

@@ -37,9 +37,11 @@ class Routes:
 
     def make(self, targets: Targets) -> None:
         """Make everything the routes lead to."""
-        for (kind, name), models in self.asked.items():
+        for (kind, name), models in sorted(self.asked.items(), key=lambda item: item[0][0] == "Service"):
             document, path, port = self._places[kind, name]
-            if kind == "Service":
+            if kind == "Service" and name in targets.backends:
+                self._sources.mistake(document, path, f"Service {name} has the name of an AIServiceBackend; rename one")
+            elif kind == "Service":
                 targets.service(name, models, document, path, port)
             elif kind == "InferencePool":
                 if not targets.pool(name, models):

@@ -96,6 +96,10 @@ class Targets:
         if made is not None:
             self.backends[name] = made
 
+    def tell_unused(self) -> None:
+        """Tell the policies that hold for nothing. To be asked when everything is made."""
+        self._tls.tell_unused()
+
     def _prefix(self, made: Backend, text: str, document: Document) -> str:
         prefix = "/" + text.strip("/")
         if prefix in ("/", "/v1"):

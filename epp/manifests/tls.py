@@ -15,11 +15,12 @@ _BEGIN = "-----BEGIN CERTIFICATE-----"
 
 
 class TlsPolicies:
-    """Policies by their targets. A policy of an object that nothing uses is told by `epp.manifests.resolve`."""
+    """Policies by their targets."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._policies: dict[tuple[str, str], Document] = {}
+        self._asked: list[str] = []
         for policy in sources.documents.of("BackendTLSPolicy"):
             for path, target in targets_of(policy):
                 place = (target.get("kind", "Service"), f"{policy.namespace}/{target['name']}")
@@ -29,6 +30,7 @@ class TlsPolicies:
 
     def of(self, kind: str, name: str) -> Tls | None:
         """How `namespace/name` is reached; None: without TLS."""
+        self._asked.append(name)
         policy = self._policies.get((kind, name))
         if policy is None:
             return None
@@ -49,6 +51,15 @@ class TlsPolicies:
             for index, reference in enumerate(references)
         ]
         return Tls(validation["hostname"], "\n".join(found))
+
+    def tell_unused(self) -> None:
+        """Tell every target that no backend of a route is reached by. To be asked when all backends are made."""
+        for (kind, name), policy in self._policies.items():
+            if policy.title not in self._sources.used:
+                same = [other for other in self._asked if other.partition("/")[2] == name.partition("/")[2]]
+                why = f"; {same[0]} is of another namespace, and a policy holds for its own alone" if same else ""
+                text = f"no backend that a route leads to is reached by {kind} {name}{why}; it has no effect"
+                self._sources.warn(policy, ("spec",), text)
 
     def _ca(self, policy: Document, path: tuple[Step, ...], kind: str, bare: str) -> str:
         """The certificates of one reference, "" after a mistake."""

@@ -63,10 +63,8 @@ def check(document: Document, remarks: Remarks) -> None:
 
 
 def _check_annotations(document: Document, kind: Kind, remarks: Remarks) -> None:
-    for name, value in document.annotations.items():
+    for name in document.annotations:
         place = document.at("metadata", "annotations", name)
-        if not isinstance(value, str):
-            remarks.mistake(place, f"{document.title}: annotation {name} must be a text; quote it")
         if name.startswith(_OURS) and name not in kind.annotations:
             meant = nearest(name, kind.annotations)
             guess = f"; did you mean '{meant}'?" if meant else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from epp.manifests.fields import Fields, Items, Shape, Text, Unsupported, Whole, harmless
+from epp.manifests.fields import Fields, Items, Shape, Text, Texts, Unsupported, Whole, harmless
 
 GATEWAY_API = "gateway.networking.k8s.io"
 ENVOY_GATEWAY = "gateway.envoyproxy.io"
@@ -20,9 +20,9 @@ NO_PROCESS = "nothing is started for it"
 DEFAULTS = "Envoy's defaults hold"
 
 METADATA: dict[str, Shape] = harmless(
-    "annotations clusterName creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName "
-    "generation labels managedFields ownerReferences resourceVersion selfLink uid"
-) | {"name": Text(), "namespace": Text()}
+    "clusterName creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generateName "
+    "generation managedFields ownerReferences resourceVersion selfLink uid"
+) | {"name": Text(), "namespace": Text(), "annotations": Texts(), "labels": Texts()}
 
 
 @dataclass(frozen=True, slots=True)
