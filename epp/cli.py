@@ -22,6 +22,8 @@ epp: an endpoint picker for LLM inference, behind Envoy
   epp check CONFIG   print what a configuration will do, and every mistake in it
   epp check --probe  ask every endpoint once, and print what it does not say
   epp explain [ID]   why a request went where it went, asked of a running picker
+  epp gateway [...]  reads which model a request asks for, and counts tokens, for a gateway of many models
+  epp ratelimit [...] Envoy's rate limit service, for the limits in files or manifests
   epp sim-pod [...]  one simulated vLLM pod
   epp version        the version
 
@@ -73,7 +75,15 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _commands() -> dict[str, Callable[[Sequence[str]], int]]:
-    return {"serve": _serve, "up": _up, "sim-pod": _sim_pod, "check": _check, "explain": _explain}
+    return {
+        "serve": _serve,
+        "up": _up,
+        "gateway": _gateway,
+        "sim-pod": _sim_pod,
+        "check": _check,
+        "explain": _explain,
+        "ratelimit": _ratelimit,
+    }
 
 
 def _unknown(name: str) -> str:
@@ -112,6 +122,12 @@ def _up(arguments: Sequence[str]) -> int:
     return up(arguments)
 
 
+def _gateway(arguments: Sequence[str]) -> int:
+    from epp.gateway.command import main as gateway
+
+    return gateway(arguments)
+
+
 def _sim_pod(arguments: Sequence[str]) -> int:
     from epp.local.sim.command import main as sim_pod
 
@@ -132,3 +148,9 @@ def _explain(arguments: Sequence[str]) -> int:
     from epp.service.explain import main as explain
 
     return explain(arguments)
+
+
+def _ratelimit(arguments: Sequence[str]) -> int:
+    from epp.ratelimit.command import main as ratelimit
+
+    return ratelimit(arguments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What gRPC health says of the process: ready when there are rules, whatever becomes of the storage; not while draining.
+"""What gRPC health says of the process: ready when there are rules and it is not draining.
 
 The storage is not asked: calls are answered without it as configured, and a restart would not bring it back.
 """
