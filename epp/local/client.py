@@ -20,7 +20,8 @@ _TIMEOUT_S = 300.0
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one request. `status` 0: no HTTP answer. Times in milliseconds, from sending."""
+    """What became of one request. `status` 0: no HTTP answer. Times in milliseconds, from sending. `headers` are the
+    answer's, names in lower case."""
 
     ask: Ask
     request_id: str
@@ -29,6 +30,7 @@ class Outcome:
     latency_ms: float = 0.0
     first_byte_ms: float | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     handled: Handled | None = None
 
@@ -53,19 +55,23 @@ class Outcome:
         return int((self.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
 
 
-async def send(session: aiohttp.ClientSession, url: str, ask: Ask, request_id: str) -> Outcome:
-    """Send `ask` and read the whole answer. Never raises for what the network or the gateway does."""
+async def send(
+    session: aiohttp.ClientSession, url: str, ask: Ask, request_id: str, headers: Mapping[str, str] | None = None
+) -> Outcome:
+    """Send `ask`, with `headers` added, and read the whole answer. Never raises for what the network or the gateway
+    does."""
     outcome = Outcome(ask, request_id)
     started_s = time.perf_counter()
     try:
         async with session.post(
             url + ask.path,
             data=json.dumps(ask.body).encode(),
-            headers={**USER_HEADERS, "x-request-id": request_id},
+            headers={**USER_HEADERS, **(headers or {}), "x-request-id": request_id},
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
         ) as response:
             outcome.status = response.status
             outcome.pod = response.headers.get("x-inference-pod", "")
+            outcome.headers = {name.lower(): value for name, value in response.headers.items()}
             body = bytearray()
             async for data in response.content.iter_any():
                 if outcome.first_byte_ms is None:

@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from epp.contract.errors import StartError
 
@@ -113,8 +113,13 @@ class Child:
                 self._on_line(text)
 
 
-async def spawn(name: str, argv: Sequence[str], on_line: OnLine | None = None) -> Child:
-    """Start `argv` (an absolute program and its arguments). Raises `StartError` when it cannot be started."""
+async def spawn(
+    name: str, argv: Sequence[str], on_line: OnLine | None = None, *, env: Mapping[str, str] | None = None
+) -> Child:
+    """Start `argv` (an absolute program and its arguments); its environment is `env`, None for ours.
+
+    Raises `StartError` when it cannot be started.
+    """
     if not os.access(argv[0], os.X_OK):
         raise StartError(f"cannot start {name}: {argv[0]} is not an executable file")
     guard = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid())]
@@ -127,6 +132,7 @@ async def spawn(name: str, argv: Sequence[str], on_line: OnLine | None = None) -
             stderr=asyncio.subprocess.STDOUT,
             limit=_LINE_BYTES,
             start_new_session=True,
+            env=env,
         )
     except OSError as error:
         raise StartError(f"cannot start {name}: {error.strerror or error}") from None

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests as they come, from Envoy's access log: who asked which model, what it cost, what the limit says.
+
+Under load only a few a second are shown, and how many were not. Lines that are no entries are Envoy's own complaints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+_LINES_PER_S = 10
+
+
+class Follow:
+    """Silent until `begin`. `say` gets one line at a time."""
+
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float]) -> None:
+        self._say = say
+        self._clock = clock
+        self._on = False
+        self._second = 0
+        self._shown = 0
+        self._hidden = 0
+
+    def begin(self) -> None:
+        """From now on, show."""
+        self._on = True
+
+    def envoy_line(self, text: str) -> None:
+        """One line that Envoy wrote."""
+        if not self._on:
+            return
+        entry = _entry(text)
+        if entry is None:
+            if "][error]" in text or "][critical]" in text:
+                self._say(f"  Envoy: {text}")
+            return
+        second = int(self._clock())
+        if second != self._second:
+            if self._hidden:
+                self._say(f"     (and {self._hidden} more)")
+            self._second, self._shown, self._hidden = second, 0, 0
+        if self._shown < _LINES_PER_S:
+            self._shown += 1
+            self._say(request_line(entry))
+        else:
+            self._hidden += 1
+
+
+def _entry(text: str) -> dict[str, Any] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        entry = json.loads(text)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and "status" in entry else None
+
+
+def request_line(entry: dict[str, Any]) -> str:
+    """One request that is over, in one line."""
+
+    def value(name: str) -> str:
+        found = entry.get(name)
+        return "" if found in (None, "-") else " ".join(str(found).split())[:80]
+
+    costs = entry.get("costs")
+    booked = [f"{name} {amount:g}" for name, amount in costs.items()] if isinstance(costs, dict) else []
+    parts = [
+        *booked,
+        f"{value('remaining')} of {value('limit').partition(',')[0]} were left before it" if value("remaining") else "",
+        f"again in {value('reset')} s" if value("status") == "429" and value("reset") else "",
+        f"by {value('pod')}" if value("pod") else "",
+        value("flags"),
+    ]
+    who = value("user") or "(no user)"
+    what = value("model") or f"{value('method')} {value('path')}"
+    said = ", ".join(part for part in parts if part)
+    return f"  -> {who}  {what}  {value('status')} {value('duration_ms'):>6} ms  {said}".rstrip()

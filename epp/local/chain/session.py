@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of `epp up -f`: start the parts, try the gateway out, stay until told to end, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+import aiohttp
+
+from epp.contract.errors import StartError
+from epp.local.chain.follow import Follow
+from epp.local.chain.parts import Files, Listeners, Running, make_parts
+from epp.local.chain.plan import Plan
+from epp.local.chain.supervise import Part, Supervisor
+from epp.local.chain.tryout import as_json, curl, limited, line, models, try_out
+from epp.local.chain.words import route_lines
+from epp.local.client import Outcome
+from epp.local.decisions import complaint
+from epp.local.report import Printer
+from epp.local.stack import STOP_GRACE_S, PartEnded
+
+START_TIMEOUT_S = 60.0
+_LAST_LINES = 5
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """What to run and what to do with it; see the flags of `epp up -f`."""
+
+    plan: Plan
+    files: Files
+    running: Running
+    requests: int = 1
+    exit: bool = False
+    json: bool = False
+
+
+@dataclass(slots=True)
+class _Starting:
+    """How far the start is, for the line that tells it: groups of parts, and how many of each answer."""
+
+    began_s: float
+    total: dict[str, int] = field(default_factory=dict)
+    ready: dict[str, int] = field(default_factory=dict)
+
+    def text(self) -> str:
+        parts = ", ".join(self._group(name, count) for name, count in self.total.items())
+        return f"starting: {parts} ({time.monotonic() - self.began_s:.1f} s)"
+
+    def _group(self, name: str, count: int) -> str:
+        ready = self.ready.get(name, 0)
+        return f"{name} {ready}/{count}" if count > 1 else f"{name} {'ready' if ready else '...'}"
+
+
+class ChainSession:
+    """Make one, run it once. People read `out`, or `err` when `out` is kept for JSON."""
+
+    def __init__(self, config: RunConfig, out: TextIO, err: TextIO) -> None:
+        self._config = config
+        self._out = out
+        self._printer = Printer(err if config.json else out)
+        self._follow = Follow(self._printer.line, time.monotonic)
+        self._stopping = asyncio.Event()
+        self._ready_s: float | None = None
+        self._tried_out = False
+
+    async def run(self) -> int:
+        """Returns the exit code. Raises `StartError`; whatever happens, no process is left running."""
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            config = self._config
+            lines = Listeners(self._follow.envoy_line, self._complain)
+            parts = make_parts(config.plan, config.files, config.running, session, lines)
+            supervisor = Supervisor(parts, self._printer.line)
+            loop = asyncio.get_running_loop()
+            for number in _SIGNALS:
+                loop.add_signal_handler(number, self._told_to_stop, supervisor)
+            task = asyncio.ensure_future(self._work(supervisor, parts, session))
+            told = asyncio.ensure_future(self._stopping.wait())
+            try:
+                await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
+                if task.done():
+                    return task.result()
+                return 0 if self._tried_out else 130
+            except PartEnded as error:
+                for text in error.lines[-_LAST_LINES:]:
+                    self._printer.line(f"  | {text}")
+                raise
+            finally:
+                told.cancel()
+                task.cancel()
+                await asyncio.wait([task])
+                self._ready_s = None
+                self._printer.progress("stopping ...")
+                await supervisor.stop(STOP_GRACE_S)
+                self._printer.line("everything is stopped")
+
+    def _told_to_stop(self, supervisor: Supervisor) -> None:
+        if self._stopping.is_set():
+            supervisor.kill()
+        self._stopping.set()
+
+    def _complain(self, name: str) -> Callable[[str], None]:
+        """Shows what a part complains of once the gateway is up. Before, what goes wrong ends the part, and is told."""
+
+        def on_line(text: str) -> None:
+            told = complaint(text) if self._ready_s is not None else None
+            if told is not None:
+                self._printer.line(f"  {name}: {told}")
+
+        return on_line
+
+    async def _work(self, supervisor: Supervisor, parts: Sequence[Part], session: aiohttp.ClientSession) -> int:
+        plan, config = self._config.plan, self._config
+        start_s = await self._start(supervisor, parts)
+        supervisor.keep()
+        self._ready_s = start_s
+        self._printer.line(f"ready after {start_s:.1f} s: {plan.url}\n")
+        for text in route_lines(plan):
+            self._printer.line(text)
+        self._printer.line()
+        outcomes = await self._try_out(session)
+        self._tried_out = True
+        if config.json:
+            print(json.dumps(self._report(outcomes, start_s)), file=self._out, flush=True)
+        if config.exit:
+            return 0 if all(outcome.ok or limited(outcome) for outcome in outcomes) else 1
+        for text in self._farewell():
+            self._printer.line(text)
+        self._follow.begin()
+        await asyncio.Event().wait()
+        return 0
+
+    async def _start(self, supervisor: Supervisor, parts: Sequence[Part]) -> float:
+        """Start everything; the seconds it took. Raises `StartError`."""
+        state = _Starting(time.monotonic())
+        for part in parts:
+            state.total[_group(part)] = state.total.get(_group(part), 0) + 1
+
+        def on_ready(part: Part) -> None:
+            state.ready[_group(part)] = state.ready.get(_group(part), 0) + 1
+            self._printer.progress(state.text())
+
+        self._printer.progress(state.text())
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await supervisor.start(on_ready)
+        except TimeoutError:
+            missing = [name for name, count in state.total.items() if state.ready.get(name, 0) < count]
+            raise StartError(f"{', '.join(missing)}: no answer within {START_TIMEOUT_S:g} s") from None
+        return time.monotonic() - state.began_s
+
+    async def _try_out(self, session: aiohttp.ClientSession) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        async for outcome in try_out(session, models(self._config.plan), self._config.requests):
+            outcomes.append(outcome)
+            self._printer.line(line(len(outcomes), outcome))
+        if outcomes:
+            self._printer.line()
+        return outcomes
+
+    def _report(self, outcomes: Sequence[Outcome], start_s: float) -> dict[str, Any]:
+        return {
+            **told(self._config.plan),
+            "start_s": round(start_s, 3),
+            "requests": list(as_json(outcomes)),
+        }
+
+    def _farewell(self) -> Iterator[str]:
+        plan = self._config.plan
+        yield "It stays up until Ctrl-C. The tutorial's command for each model; requests show here with what they cost:"
+        yield ""
+        for model in models(plan):
+            yield f"  {curl(model)}"
+        yield ""
+        for name, port in pages(plan).items():
+            yield f"metrics of {name}: http://localhost:{port}{'/stats/prometheus' if name == 'Envoy' else '/metrics'}"
+
+
+def _group(part: Part) -> str:
+    """Parts of one kind are told together."""
+    if part.name.startswith("pod "):
+        return "simulated pods"
+    return "endpoint pickers" if part.name.startswith("the endpoint picker") else part.name.removeprefix("the ")
+
+
+def pages(plan: Plan) -> dict[str, int]:
+    """Who has a metrics page on which port."""
+    found = {f"the endpoint picker of {pool.pool.name}": pool.metrics for pool in plan.pools}
+    found["the gateway"] = plan.gateway_page
+    if plan.places.ratelimit is not None:
+        found["the rate limit service"] = plan.limits_page
+    found["Envoy"] = plan.places.admin.port
+    return found
+
+
+def told(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values, without secrets."""
+    return {
+        "url": plan.url,
+        "files": [str(file) for file in plan.topology.files],
+        "models": [model.name for model in models(plan)],
+        "pools": {pool.pool.name: {server.name: str(server.place) for server in pool.servers} for pool in plan.pools},
+        "backends": {backend.backend.name: list(map(str, backend.places)) for backend in plan.backends},
+        "simulated": [pod.name for pod in plan.all_pods],
+        "unsupported": list(map(str, plan.unsupported)),
+        "warnings": list(plan.topology.warnings),
+        "metrics": pages(plan),
+    }

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routes and limits in words, the requests that try a gateway out, and lines of Envoy's access log."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from epp.local.chain.follow import Follow
+from epp.local.chain.tryout import Model, curl, limited, line, models
+from epp.local.chain.words import limit_words, route_lines
+from epp.local.client import Outcome
+from epp.local.scenario import Ask
+from epp.manifests.limits import Absent, Charge, LimitPolicy, LimitRule, Match, Selector, Unit
+from epp.manifests.topology import Cost, HeaderMatch, Listener, Pool, Route, Rule, Target
+from tests.local.chain_parts import BACKEND, LLAMA, POOL, QWEN, TOTAL, both, planned, route, tokens_per_user
+
+USER = Selector("k", "x-user-id", Match.DISTINCT)
+NONE = Charge(number=0)
+TOKENS = Charge(namespace="io.envoy.ai_gateway", key="llm_total_token")
+
+
+def test_the_tutorials_routes_and_limits() -> None:
+    plan = planned()
+    lines = list(route_lines(plan))
+    port, pod, llama = plan.places.listeners[80].port, plan.pools[0].pods[0].place.port, plan.backends[0].places[0].port
+    assert lines == [
+        f"Gateway kserve-test/ai-gateway, listener http on http://localhost:{port}",
+        f"  {QWEN} -> pool {POOL}: 4 simulated pods on 127.0.1.1 to 127.0.1.4, port {pod}, "
+        f"endpoint picker on :{plan.pools[0].picker.port} "
+        "(queue-scorer 2, kv-cache-utilization-scorer 2, prefix-cache-scorer 3)",
+        f"       1000 tokens an hour for each x-user-id of {QWEN}; requests without x-user-id are not limited by it",
+        f"Gateway default/basic, listener http on http://localhost:{port}",
+        f"  {LLAMA} -> backend {BACKEND}: 1 simulated pod on 127.0.2.1, port {llama}, no endpoint picker",
+        f"       1000 tokens an hour for each x-user-id of {LLAMA}; requests without x-user-id are not limited by it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        (LimitRule((USER,), 5, Unit.SECOND), "5 requests a second for each x-user-id"),
+        (LimitRule((), 9, Unit.DAY, shared=True), "9 requests a day, all routes together"),
+        (LimitRule((), 9, Unit.WEEK, shadow=True), "9 requests a week (only watched, nobody is refused)"),
+        (LimitRule((), 9, Unit.MINUTE, Charge(number=3)), "9 requests (each counts 3) a minute"),
+        (LimitRule((USER,), 9, Unit.MONTH, None, TOKENS), "9 requests and tokens a month for each x-user-id"),
+        (LimitRule((), 9, Unit.YEAR, NONE, Charge(namespace="n", key="w")), "9 units of w a year"),
+        (LimitRule((), 9, Unit.HOUR, NONE, Charge(namespace="n", key="out")), "9 output tokens an hour"),
+        (
+            LimitRule((Selector("k", "x-team", Match.EXACT, "red", invert=True),), 1, Unit.HOUR),
+            "1 requests an hour with not x-team: red",
+        ),
+        (
+            LimitRule(
+                (Selector("k", ":path", Match.PREFIX, "/v1"), Selector("k", "h", Match.REGEX, "a+")), 1, Unit.HOUR
+            ),
+            "1 requests an hour with :path: /v1... with h: /a+/",
+        ),
+    ],
+)
+def test_limits_in_words(rule: LimitRule, words: str) -> None:
+    costs = (TOTAL, Cost("out", "OutputToken"), Cost("w", "CEL", "1"))
+    assert limit_words(rule, Route("r", ("g",), (), costs)) == words
+
+
+@pytest.mark.parametrize(
+    ("absent", "words"),
+    [(Absent.SHARED, "share one counter"), (Absent.REJECT, "are refused with 400")],
+)
+def test_requests_without_the_header_in_words(absent: Absent, words: str) -> None:
+    policy = LimitPolicy("n/p", (tokens_per_user(QWEN),), gateways=("kserve-test/ai-gateway",), absent=absent)
+    lines = "\n".join(route_lines(planned(both(limits=(policy,)))))
+    assert f"requests without x-user-id {words}" in lines
+
+
+def test_limits_of_other_models_are_not_told_of_a_route() -> None:
+    policy = LimitPolicy(
+        "n/p", (tokens_per_user("another"), tokens_per_user(QWEN)), gateways=("kserve-test/ai-gateway",)
+    )
+    assert "another" not in "\n".join(route_lines(planned(both(limits=(policy,)))))
+
+
+def test_shares_headers_and_real_servers() -> None:
+    rule = Rule(
+        "r/rule/0",
+        (
+            (HeaderMatch("x-ai-eg-model", "m-.*", regex=True), HeaderMatch("x-team", "red")),
+            (HeaderMatch("x-any", "1"),),
+        ),
+        (Target(POOL, True, 90), Target(BACKEND, False, 10)),
+    )
+    topology = both(
+        routes=(Route("a/r", ("kserve-test/ai-gateway/http",), (rule, Rule("r/rule/1", (), (Target(POOL, True),)))),),
+        pools=(Pool(POOL, (QWEN,), endpoints=("10.0.0.1:8000",)),),
+        limits=(),
+    )
+    lines = list(route_lines(planned(topology)))
+    assert lines[1].startswith(f"  /m-.*/ with x-team: red or x-any: 1 -> 90% to pool {POOL}: 10.0.0.1:8000, endpoint")
+    assert lines[2].strip().startswith(f"-> 10% to backend {BACKEND}")
+    assert lines[3].startswith(f"  every model -> pool {POOL}")
+    assert lines[-1] == "  no route: everything is answered with 404"
+
+
+def test_models_are_those_that_a_body_alone_can_name_once_a_port() -> None:
+    routes = (
+        route("a/r", "kserve-test/ai-gateway", QWEN, Target(POOL, True)),
+        route("a/s", "default/basic", QWEN, Target(POOL, True)),
+        Route("a/t", ("default/basic",), (
+            Rule("t/0", ((HeaderMatch("x-ai-eg-model", "x.*", regex=True),),), (Target(POOL, True),)),
+            Rule("t/1", ((HeaderMatch("x-ai-eg-model", "z"), HeaderMatch("a", "b")),), (Target(POOL, True),)),
+        )),
+    )  # fmt: skip
+    plan = planned(both(routes=routes))
+    assert [model.name for model in models(plan)] == [QWEN]
+    listeners = (Listener("kserve-test/ai-gateway", "http", 80, "*.example.com"),)
+    [model] = models(planned(both(listeners=listeners)))
+    assert model.host == "www.example.com"
+    assert "-H 'host: www.example.com'" in curl(model)
+
+
+def test_the_command_is_the_tutorials() -> None:
+    text = curl(Model(QWEN, 8080))
+    assert text.startswith(
+        "curl -v -H 'Content-Type: application/json' -H 'x-user-id: user123' -d '{\"model\": \"Qwen/"
+    )
+    assert text.endswith(" http://localhost:8080/v1/chat/completions")
+
+
+def answered(status: int, **headers: str) -> Outcome:
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    usage = {"prompt_tokens": 31, "completion_tokens": 64} if status == 200 else {}
+    error = "" if status == 200 else "no body"
+    return Outcome(Ask(LLAMA, "/v1", {}), "id", status, "pod-0", 12.4, usage=usage, headers=told, error=error)
+
+
+def test_a_request_in_one_line() -> None:
+    left = {"x_ratelimit_limit": "1000, 1000;w=3600", "x_ratelimit_remaining": "905", "x_ratelimit_reset": "1715"}
+    assert line(2, answered(200, **left)) == (
+        f"  2  user123  {LLAMA:<28} 200     12 ms  31 + 64 tokens, 905 of 1000 were left before it, by pod-0"
+    )
+    over = answered(429, **{**left, "x_ratelimit_remaining": "0"})
+    assert limited(over)
+    assert "429     12 ms  over the limit, again in 1715 s" in line(3, over)
+    assert not limited(answered(429))
+    assert "no body" in line(4, answered(503))
+
+
+def test_envoys_lines_are_requests_or_complaints() -> None:
+    said: list[str] = []
+    now = [0.0]
+    follow = Follow(said.append, lambda: now[0])
+    entry: dict[str, Any] = {
+        "user": "user123", "model": LLAMA, "status": 200, "duration_ms": 12, "costs": {"llm_total_token": 95},
+        "limit": "1000, 1000;w=3600", "remaining": "905", "reset": "17", "pod": "llama-0", "flags": None,
+    }  # fmt: skip
+    follow.envoy_line(json.dumps(entry))
+    assert said == []
+    follow.begin()
+    follow.envoy_line(json.dumps(entry))
+    assert said == [
+        f"  -> user123  {LLAMA}  200     12 ms  llm_total_token 95, 905 of 1000 were left before it, by llama-0"
+    ]
+    follow.envoy_line("[2026-01-01 00:00:00.000][1][warning][main] fine")
+    follow.envoy_line("[2026-01-01 00:00:00.000][1][error][main] bad")
+    assert said[1:] == ["  Envoy: [2026-01-01 00:00:00.000][1][error][main] bad"]
+    for _ in range(20):
+        follow.envoy_line(json.dumps({**entry, "status": 429, "costs": None, "remaining": "0"}))
+    assert len(said) == 2 + 9
+    assert said[-1] == f"  -> user123  {LLAMA}  429     12 ms  0 of 1000 were left before it, again in 17 s, by llama-0"
+    now[0] = 1.0
+    follow.envoy_line(json.dumps({"status": 404, "method": "GET", "path": "/x", "model": None}))
+    assert said[-2:] == ["     (and 11 more)", "  -> (no user)  GET /x  404        ms"]
