@@ -17,6 +17,7 @@ from epp.config.configuration import Configuration, Instance, union
 from epp.config.findings import Findings
 from epp.contract.discovery import Discovery
 from epp.contract.endpoints import Clock
+from epp.contract.metering import Meter, NoMeter
 from epp.contract.plugins import (
     DoneHook,
     EndpointHook,
@@ -27,10 +28,13 @@ from epp.contract.plugins import (
     Producer,
     ProfileHandler,
     Reads,
+    ResponseEndHook,
     ResponseHook,
     RoutedHook,
     SaturationDetector,
     Scorer,
+    UsageWish,
+    UsageWisher,
 )
 
 T = TypeVar("T")
@@ -93,15 +97,18 @@ class Assembly:
     reads: Reads
 
 
-def assemble(configuration: Configuration, clock: Clock, rng_seed: int | None) -> Assembly:
-    """Construct every instance; without a seed, randomness is the operating system's.
+def assemble(configuration: Configuration, clock: Clock, rng_seed: int | None, meter: Meter | None = None) -> Assembly:
+    """Construct every instance; without a seed, randomness is the operating system's. `meter`: where plugins count for
+    the metrics page; without, nowhere.
 
     Raises ConfigErrors with everything that could not be constructed.
     """
     findings = Findings()
     objects: dict[str, Any] = {}
+    counting = NoMeter() if meter is None else meter
     for instance in configuration.instances:
-        _construct(instance, clock, rng_seed, objects, findings)
+        rng = random.Random() if rng_seed is None else random.Random(f"{rng_seed}/{instance.name}")
+        _construct(instance, PluginContext(instance.name, clock, rng, counting), objects, findings)
     findings.raise_mistakes(configuration.source)
     acting = [(i.name, objects[i.name]) for i in configuration.instances if not i.leans_on_producer]
     producers = [Named(name, plugin) for name, plugin in acting if isinstance(plugin, Producer)]
@@ -133,22 +140,25 @@ def _settled(configuration: Configuration, objects: Mapping[str, Any]) -> Config
         reads = own if isinstance(own, Reads) else instance.reads
         if isinstance(made, ResponseHook):
             reads |= Reads.RESPONSE_HEADERS
+        if isinstance(made, ResponseEndHook) or _wishes(made):
+            reads |= Reads.RESPONSE_BODY
         instances.append(replace(instance, reads=reads))
-        hooks = Producer | RoutedHook | ResponseHook | DoneHook | EndpointHook
-        if isinstance(made, hooks) and not instance.leans_on_producer:
+        hooks = Producer | RoutedHook | ResponseHook | ResponseEndHook | DoneHook | EndpointHook
+        if (isinstance(made, hooks) or _wishes(made)) and not instance.leans_on_producer:
             active.add(instance.name)
     reads = union(instance.reads for instance in instances if instance.name in active)
     return replace(configuration, instances=tuple(instances), active=frozenset(active), reads=reads)
 
 
-def _construct(
-    instance: Instance, clock: Clock, rng_seed: int | None, objects: dict[str, Any], findings: Findings
-) -> None:
+def _wishes(made: object) -> bool:
+    return isinstance(made, UsageWisher) and made.usage_wish is not UsageWish.NEVER
+
+
+def _construct(instance: Instance, context: PluginContext, objects: dict[str, Any], findings: Findings) -> None:
     """Add the instance's object, or say why there is none."""
-    rng = random.Random() if rng_seed is None else random.Random(f"{rng_seed}/{instance.name}")
     failed = f"failed to create plugin '{instance.name}' (type: {instance.type}):"
     try:
-        made = instance.spec.factory(instance.parameters, PluginContext(instance.name, clock, rng))
+        made = instance.spec.factory(instance.parameters, context)
     except Exception as error:
         findings.mistake(instance.line, f"{failed} {str(error) or type(error).__name__}")
         return
@@ -157,6 +167,9 @@ def _construct(
         if not isinstance(made, protocol):
             text = f"{failed} a {kind.value} has {methods}, this one does not ({instance.entry.place})"
             findings.mistake(instance.line, text)
+    wish = getattr(made, "usage_wish", UsageWish.NEVER)
+    if not isinstance(wish, UsageWish):
+        findings.mistake(instance.line, f"{failed} usage_wish is {wish!r}; set it to one of epp.api.UsageWish")
     objects[instance.name] = made
 
 

@@ -175,7 +175,8 @@ class UsageWish(enum.Enum):
 
 @runtime_checkable
 class UsageWisher(Protocol):
-    """A plugin that wants the tokens of every answer. Of several wishes the last in `UsageWish` counts."""
+    """A plugin that wants the tokens of every answer, which is then followed to its end. Of several wishes the last in
+    `UsageWish` counts."""
 
     usage_wish: UsageWish
 

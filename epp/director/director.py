@@ -14,12 +14,10 @@ from epp.contract.requests import InferenceRequest
 from epp.director.headers import SHOW_BODIES, SUBSET_KEY, SUBSET_NAMESPACE, WORKER_HEADERS
 from epp.director.life import Life
 from epp.director.plan import Plan, Settings
-from epp.director.response import Response
 from epp.director.unwatched import Unwatched
 from epp.endpoints.pool import Pool
 from epp.extproc import BodyMode, HttpRequest, Route, Watch
 from epp.observe.recorder import Recorder
-from epp.requests.restore import ModelNames
 
 log = logging.getLogger("epp.director")
 
@@ -57,6 +55,7 @@ class Director:
         """Told of every request, before it is read."""
         self._told: set[object] = set()
         self._routes: dict[Watch, dict[str, Route]] = {watch: {} for watch in Watch}
+        self._telling: dict[Watch, dict[str, Route]] = {watch: {} for watch in Watch}
 
     def open(self) -> Life:
         """The handler of one more request."""
@@ -93,21 +92,24 @@ class Director:
             )
         return http.response_mode is not BodyMode.NONE
 
-    def names_in(self, request: InferenceRequest, response: Response) -> ModelNames | None:
-        """What puts the client's name of its model back into `response`, None when that is no text we can read."""
-        if response.encoded:
-            self.say_once("answers with a content-encoding keep the name of the model that was asked for")
-        return ModelNames(request.target_model, request.model) if response.readable else None
-
     def say_once(self, text: str) -> None:
         """Warn, unless that was said before."""
         if text not in self._told:
             self._told.add(text)
             log.warning("%s", text)
 
-    def route_to(self, addresses: str, watch: Watch = Watch.BODY) -> Route:
+    def end_seen(self, http: HttpRequest) -> bool:
+        """Whether Envoy shows the bodies of responses, which say what they cost."""
+        if http.response_mode is BodyMode.NONE:
+            self.say_once(
+                "plugins that follow answers to their end are told of none: Envoy shows no response bodies "
+                "(response_body_mode NONE); set processing_mode.response_body_mode to FULL_DUPLEX_STREAMED"
+            )
+        return http.response_mode is not BodyMode.NONE
+
+    def route_to(self, addresses: str, watch: Watch = Watch.BODY, tells: bool = False) -> Route:
         """The plain answer that names `addresses`; one object for each, so that it is serialised once."""
-        routes = self._routes[watch]
+        routes = self._telling[watch] if tells else self._routes[watch]
         route = routes.get(addresses)
         if route is None:
             if len(routes) >= MOST_ROUTES:
@@ -120,6 +122,7 @@ class Director:
                 metadata={settings.metadata_namespace: chosen} if settings.metadata_namespace else chosen,
                 watch=watch,
                 reused=True,
+                tells=tells,
             )
         return route
 

@@ -15,6 +15,9 @@ UPSTREAM_TIME = "x-envoy-upstream-service-time"
 """Envoy's router sets it on what an upstream answered, and not on what it answers itself."""
 SHOW_BODIES = "set processing_mode.request_body_mode to FULL_DUPLEX_STREAMED or BUFFERED"
 """What to do where Envoy shows no request bodies."""
+PLAIN_ANSWER = ("accept-encoding", b"identity")
+"""Sent in the place of the client's where we have to read the answer. Leaving the header out would allow any coding
+(RFC 9110, 12.5.3)."""
 WENT_INTO_RESPONSE = (("x-went-into-resp-headers", b"true"),)
 WORKER_HEADERS = frozenset(
     ("x-prefiller-host-port", "x-encoder-hosts-ports", "x-data-parallel-host-port", "x-kv-cache-source-host-port")

@@ -10,12 +10,14 @@
       charge                book the choice on the endpoint: the lease            (epp.endpoints)
     Life.response_headers   status seen; the endpoint has the request
     Life.response_body      first byte, tokens, usage
+    Life.response_end       what plugins tell Envoy's filters of a complete answer  (plugins)
     Life.closed             release, exactly once, on every way out; a response that goes on unwatched is
                             handed to epp.director.unwatched, which releases when its end is known
 
 Invariants: from reading the candidates to charging the chosen one nothing awaits, so two requests of one burst never
 see the same picture. Whatever fails, the request is answered with one line in the error envelope, and nothing else is
-disturbed. The body's bytes are forwarded as they came, but for the model's name where another one is asked for.
+disturbed. The body's bytes are forwarded as they came, but for the model's name where another one is asked for, and
+`include_usage` where a plugin wishes it.
 """
 
 from __future__ import annotations
@@ -29,14 +31,16 @@ from typing import TYPE_CHECKING, Any
 from epp.contract.decision import Decision
 from epp.contract.endpoints import Endpoints
 from epp.contract.errors import Internal, RequestError
-from epp.contract.plugins import Producer
-from epp.contract.requests import Cause, Completion, InferenceRequest, ResponseHead
+from epp.contract.plugins import Producer, UsageWish
+from epp.contract.requests import Cause, Completion, InferenceRequest, ResponseEnd, ResponseHead
 from epp.director.admission import admit
-from epp.director.headers import DROPPED_REASON, UPSTREAM_TIME, WENT_INTO_RESPONSE, echo
+from epp.director.ends import told_metadata
+from epp.director.filters import Filter, filter_of
+from epp.director.headers import DROPPED_REASON, PLAIN_ANSWER, UPSTREAM_TIME, WENT_INTO_RESPONSE, echo
 from epp.director.heads import added_headers
 from epp.director.held import Held
 from epp.director.producing import finish, produce
-from epp.director.reading import plain_body, read_request
+from epp.director.reading import asking, plain_body, read_request
 from epp.director.response import Response
 from epp.director.telling import DECISION, summary, with_scores
 from epp.director.unwatched import UNREACHED_S
@@ -44,7 +48,6 @@ from epp.endpoints.lease import Lease
 from epp.extproc import End, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 from epp.observe.recorder import Record, Series
 from epp.requests.encoding import decode, is_encoded
-from epp.requests.restore import ModelNames
 from epp.scheduling.guard import Guarded
 
 if TYPE_CHECKING:
@@ -69,8 +72,8 @@ class Life:
     """One HTTP request, as `extproc.Handler`."""
 
     __slots__ = (
-        "_decision", "_director", "_lease", "_metadata", "_names", "_new_body", "_new_id", "_plan", "_received_s",
-        "_record", "_request", "_response", "_series", "_watch",
+        "_decision", "_director", "_filter", "_lease", "_metadata", "_new_body", "_new_id", "_plan",
+        "_received_s", "_record", "_request", "_response", "_series", "_watch", "_wish",
     )  # fmt: skip
 
     def __init__(self, director: Director) -> None:
@@ -86,7 +89,8 @@ class Life:
         self._metadata: Mapping[str, Mapping[str, Any]] = _NO_METADATA
         self._new_id = False
         self._new_body: bytes | None = None
-        self._names: ModelNames | None = None
+        self._filter: Filter | None = None
+        self._wish = UsageWish.NEVER
         self._watch = Watch.BODY
 
     def request(self, http: HttpRequest) -> Outcome | Awaitable[Outcome]:
@@ -127,6 +131,9 @@ class Life:
             self._watch = Watch.BODY
         elif self._plan.watch is not Watch.BODY:
             self._watch = self._director.watch(http, request, self._plan.watch)
+        if self._plan.follows_ends and self._director.end_seen(http) and self._watch is Watch.BODY:
+            wish = self._plan.usage_wish
+            self._new_body, self._wish = asking(self._director, wish, http, request, self._new_body)
         candidates = self._director.candidates(http)
         for position, guarded in enumerate(self._plan.producers):
             waiting = produce(guarded, request, candidates)
@@ -175,7 +182,7 @@ class Life:
     def _answer(self, request: InferenceRequest, decision: Decision) -> Route:
         director = self._director
         addresses = ",".join([endpoint.address for endpoint in decision.result.targets])
-        route = director.route_to(addresses, self._watch)
+        route = director.route_to(addresses, self._watch, bool(self._plan.end_hooks))
         settings = director.settings
         hooks, body = self._plan.response_hooks, self._new_body
         if not (self._new_id or settings.echo_headers or settings.emit_scores or hooks or body is not None):
@@ -186,11 +193,15 @@ class Life:
             headers.append(("x-request-id", request.request_id.encode()))
         if settings.echo_headers:
             headers.extend(echo(request.headers))
+        if self._wish is not UsageWish.NEVER and "accept-encoding" in request.headers:
+            headers.append(PLAIN_ANSWER)
         metadata = route.metadata
         if settings.emit_scores:
             metadata = with_scores(metadata, settings.metadata_namespace, decision)
         take_metadata = self._take_metadata if hooks else None
-        return Route(headers, route.remove_headers, metadata, body, self._watch, take_metadata=take_metadata)
+        return Route(
+            headers, route.remove_headers, metadata, body, self._watch, take_metadata=take_metadata, tells=route.tells
+        )
 
     def _answer_to(self, error: Exception) -> Immediate:
         if isinstance(error, RequestError):
@@ -211,8 +222,9 @@ class Life:
         """The endpoint answered."""
         director, lease = self._director, self._lease
         self._response = response = Response(headers)
-        if self._request is not None and self._request.target_model != self._request.model:
-            self._names = director.names_in(self._request, response)
+        request, hides = self._request, self._wish is UsageWish.ASK_AND_HIDE
+        if request is not None and (hides or request.target_model != request.model):
+            self._filter = filter_of(director, request, response, hides)
         if lease is not None:
             if response.status == 503 and UPSTREAM_TIME not in headers:
                 # Envoy could not reach the endpoint, so nobody else should be sent there for now.
@@ -224,24 +236,29 @@ class Life:
         if not (settings.echo_headers or settings.emit_decision or hooks):
             return WENT_INTO_RESPONSE
         told = [*WENT_INTO_RESPONSE, *(echo(headers) if settings.echo_headers else ())]
-        if hooks and self._request is not None and self._decision is not None:
+        if hooks and request is not None and self._decision is not None:
             head = ResponseHead(response.status, headers, self._metadata)
-            told += added_headers(hooks, self._request, self._decision, head)
+            told += added_headers(hooks, request, self._decision, head)
         if settings.emit_decision and self._decision is not None and self._plan.watch is not Watch.NOTHING:
             told.append((DECISION, summary(self._decision)))
         return told
 
     def response_body(self, chunk: bytes, end: bool) -> bytes | None:
-        """A piece of the answer passes by. Where another model was asked for, the client's name of it is put back."""
+        """A piece of the answer passes by. Where another model was asked for, the client's name of it is put back;
+        what it did not ask for is taken out."""
         if chunk and self._response is not None:
             at_s = self._director.clock() - self._received_s
             if self._response.piece(chunk, at_s, self._series) and self._lease is not None:
                 self._lease.first_byte()
-        return None if self._names is None else self._names.feed(chunk, end)
+        return None if self._filter is None else self._filter.feed(chunk, end)
 
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         """The answer is complete."""
-        return _NO_METADATA
+        response = self._response
+        if self._request is None:
+            return _NO_METADATA
+        status, usage = (None, None) if response is None else (response.status, response.usage())
+        return told_metadata(self._plan.end_hooks, self._request, ResponseEnd(status, usage))
 
     def closed(self, end: End) -> None:
         """Release what was held, and tell how it ended."""

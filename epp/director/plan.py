@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp.contract.plugins import DoneHook, Producer, ResponseHook, RoutedHook, SaturationDetector
+from epp.contract.plugins import (
+    DoneHook,
+    Producer,
+    ResponseEndHook,
+    ResponseHook,
+    RoutedHook,
+    SaturationDetector,
+    UsageWish,
+    UsageWisher,
+)
 from epp.contract.prefix import PREFIX_MATCH, PrefixMatch
 from epp.contract.requests import DataKey
 from epp.director.headers import DESTINATION
@@ -22,7 +31,8 @@ class Plan:
     """What a configuration asks for, resolved once when it is loaded.
 
     `prefix_key`: where the prefix match is published that tells a request's uncached tokens; `plugins`: all instances;
-    `watch`: how much of a response somebody needs; `response_hooks`: those of `plugins` that want to see its headers;
+    `watch`: how much of a response somebody needs; `response_hooks`: those of `plugins` that want to see its headers,
+    `end_hooks`: its end; `usage_wish`: the strongest of their wishes; `follows_ends`: somebody has a hook or a wish;
     `detector`: says when the sheddable are refused, None for never.
     """
 
@@ -36,11 +46,21 @@ class Plan:
     watch: Watch = Watch.BODY
     detector: Guarded[SaturationDetector] | None = None
     response_hooks: tuple[Guarded[ResponseHook], ...] = field(init=False)
+    end_hooks: tuple[Guarded[ResponseEndHook], ...] = field(init=False)
+    usage_wish: UsageWish = field(init=False)
+    follows_ends: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find the response hooks."""
+        """Find who wants to see responses."""
         hooks = tuple(guarded for guarded in self.plugins if isinstance(guarded.plugin, ResponseHook))
         object.__setattr__(self, "response_hooks", hooks)
+        ends = tuple(guarded for guarded in self.plugins if isinstance(guarded.plugin, ResponseEndHook))
+        object.__setattr__(self, "end_hooks", ends)
+        said = {guarded.plugin.usage_wish for guarded in self.plugins if isinstance(guarded.plugin, UsageWisher)}
+        wishes = [wish for wish in UsageWish if wish in said]
+        wish = wishes[-1] if wishes else UsageWish.NEVER
+        object.__setattr__(self, "usage_wish", wish)
+        object.__setattr__(self, "follows_ends", bool(ends) or wish is not UsageWish.NEVER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from epp.contract.errors import BadRequest, BodyTooLarge, ServiceUnavailable
+from epp.contract.plugins import UsageWish
 from epp.contract.requests import InferenceRequest
 from epp.director.headers import SHOW_BODIES
 from epp.director.target import priority_of, target_of
 from epp.extproc import BodyMode, HttpRequest
+from epp.requests.askusage import ask_usage
 from epp.requests.encoding import decode, is_encoded
 from epp.requests.parser import OPAQUE, Parser, request_path
 from epp.requests.rewrite import with_model
@@ -101,3 +103,17 @@ def _rewritten(director: Director, http: HttpRequest, read: bytes | None, model:
     else:
         return with_model(read, model)
     return None
+
+
+def asking(
+    director: Director, wish: UsageWish, http: HttpRequest, request: InferenceRequest, new_body: bytes | None
+) -> tuple[bytes | None, UsageWish]:
+    """The body that asks for the tokens of its streamed answer, where `wish` says so and the client does not, and that
+    wish; else `new_body`, which is sent on in the place of the client's, and NEVER."""
+    if wish is UsageWish.NEVER or not request.stream or http.body is None or not http.body_complete:
+        return new_body, UsageWish.NEVER
+    if is_encoded(http.headers.get("content-encoding")):
+        director.say_once("tokens of streamed answers are not asked for where a body has a content-encoding")
+        return new_body, UsageWish.NEVER
+    body = ask_usage(http.body if new_body is None else new_body, request.path)
+    return (new_body, UsageWish.NEVER) if body is None else (body, wish)
