@@ -34,11 +34,7 @@ CostType = Literal[
 IncludeUsage = Literal["off", "on", "hidden"]
 
 
-class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    pass
-
-
-class CostConfig(_Strict):
+class CostConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """One number that an answer's metadata gets: `cel` is the expression of type CEL."""
 
     metadata_key: Annotated[str, msgspec.Meta(min_length=1)]
@@ -46,7 +42,7 @@ class CostConfig(_Strict):
     cel: str = ""
 
 
-class ModelConfig(_Strict, omit_defaults=True):
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """One model.
 
     * target, name: where its requests go, a pool (through an endpoint picker) or a backend, `namespace/name`; of
@@ -64,14 +60,14 @@ class ModelConfig(_Strict, omit_defaults=True):
     include_usage: IncludeUsage = "off"
 
 
-class ListenerConfig(_Strict, omit_defaults=True):
+class ListenerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """What one Envoy listener serves. `models` by exact name; `others`: any other model's entry."""
 
     models: dict[str, ModelConfig] = {}
     others: ModelConfig | None = None
 
 
-class GatewayConfig(_Strict, omit_defaults=True):
+class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", omit_defaults=True):
     """All of it.
 
     * tenant_header: tells the tenants of the metrics apart; "" for none
@@ -109,10 +105,14 @@ def write_config(config: GatewayConfig) -> bytes:
 def _faults(config: GatewayConfig) -> list[str]:
     found = []
     if config.tenant_header and not _HEADER_NAME.fullmatch(config.tenant_header):
-        found.append(f"tenantHeader {config.tenant_header!r} is no header name in lower case; for none give an empty one")
-    for prefix in config.path_prefixes:
-        if not _PREFIX.fullmatch(prefix):
-            found.append(f"pathPrefixes: {prefix!r} is no path; allowed: empty, or like /openai, without a slash at the end")
+        found.append(
+            f"tenantHeader {config.tenant_header!r} is no header name in lower case; for none give an empty one"
+        )
+    found += [
+        f"pathPrefixes: {prefix!r} is no path; allowed: empty, or like /openai, without a slash at the end"
+        for prefix in config.path_prefixes
+        if not _PREFIX.fullmatch(prefix)
+    ]
     if not config.path_prefixes:
         found.append('pathPrefixes is empty, so no path would be known; give [""]')
     for listener, served in config.listeners.items():

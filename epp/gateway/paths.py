@@ -22,11 +22,13 @@ class Form(enum.Enum):
 
 
 class Api(msgspec.Struct, frozen=True, gc=False):
-    """One path. `path` has no prefix; `anthropic`: its errors have Anthropic's shape."""
+    """One path. `path` has no prefix; `anthropic`: its errors have Anthropic's shape; `tells_usage`: its answers say
+    what tokens they took."""
 
     path: str
     form: Form = Form.JSON
     anthropic: bool = False
+    tells_usage: bool = True
 
 
 _JSON = (
@@ -36,10 +38,15 @@ _JSON = (
 )  # fmt: skip
 _MULTIPART = ("/v1/audio/transcriptions", "/v1/audio/translations", "/v1/images/edits")
 _ANTHROPIC = ("/v1/messages", "/v1/messages/count_tokens")
+_SILENT = frozenset((
+    "/v1/responses/input_tokens", "/v1/conversations", "/v1/audio/speech", "/v1/moderations", "/tokenize",
+    "/detokenize", "/v1/messages/count_tokens",
+))  # fmt: skip
+"""Their answers say nothing of tokens, or are about nothing else."""
 KNOWN: Mapping[str, Api] = {
-    **{path: Api(path) for path in _JSON},
+    **{path: Api(path, tells_usage=path not in _SILENT) for path in _JSON},
     **{path: Api(path, Form.MULTIPART) for path in _MULTIPART},
-    **{path: Api(path, anthropic=True) for path in _ANTHROPIC},
+    **{path: Api(path, anthropic=True, tells_usage=path not in _SILENT) for path in _ANTHROPIC},
 }
 
 
