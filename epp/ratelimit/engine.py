@@ -146,8 +146,7 @@ class Engine:
 
     def _status(self, match: Match, charge: Charge, standing: Standing | None) -> Status:
         amount, limit = charge.amount, match.limit
-        if not charge.refund:
-            self._tally.hits(match, amount)
+        (self._tally.refund if charge.refund else self._tally.hits)(match, amount)
         if standing is None:
             return self._unanswered(match, charge)
         over = standing.count > limit.requests and not charge.refund

@@ -117,6 +117,7 @@ def _load(parent: Rule, path: str, descriptors: Item | None) -> None:
 
 
 def _limit(descriptor: Mapping[str, Item], rule: str) -> Limit | None:
+    shadow, quota, detailed = (_flag(descriptor, key) for key in ("shadow_mode", "quota_mode", "detailed_metric"))
     item = descriptor.get("rate_limit")
     if item is None or item.value is None:
         return None
@@ -136,9 +137,9 @@ def _limit(descriptor: Mapping[str, Item], rule: str) -> Limit | None:
         name=name,
         replaces=tuple(_replaces(fields.get("replaces"), name)),
         unlimited=unlimited,
-        shadow=_flag(descriptor, "shadow_mode"),
-        quota=_flag(descriptor, "quota_mode"),
-        detailed=_flag(descriptor, "detailed_metric"),
+        shadow=shadow,
+        quota=quota,
+        detailed=detailed,
     )
 
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is counted for the metrics page, under the names of the Go service's statistics.
 
-    epp_ratelimit_hits_total{rule,stat}   stat: total_hits, within_limit, near_limit, over_limit, shadow_mode
+    epp_ratelimit_hits_total{rule,stat}   stat: total_hits, within_limit, near_limit, over_limit, shadow_mode,
+                                          total_negative_hits (refunds)
     epp_ratelimit_calls_total{answer}     ok, over_limit, error, shadowed (over, but all limits are in shadow mode)
     epp_ratelimit_unknown_domain_total{domain}
     epp_ratelimit_unanswered_total{answer}  descriptors that were answered without their counter: allow, deny, error
@@ -46,6 +47,10 @@ class Tally:
     def hits(self, match: Match, amount: int) -> None:
         """`amount` hits on a limit, whatever becomes of them."""
         self._hits.add((match.rule, "total_hits"), amount)
+
+    def refund(self, match: Match, amount: int) -> None:
+        """`amount` hits taken back."""
+        self._hits.add((match.rule, "total_negative_hits"), amount)
 
     def within(self, match: Match, amount: int, count: int) -> None:
         """They left the counter at `count`, not over the limit."""
