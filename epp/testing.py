@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from epp.api import Columns, Endpoint, Endpoints, InferenceRequest, LoraState, PluginContext
+from epp.api import Columns, Endpoint, Endpoints, InferenceRequest, LoraState, Meter, PluginContext
 from epp.contract.plugins import spec_of
 
 Values = float | Sequence[float] | NDArray[Any]
@@ -42,6 +42,36 @@ class FakeClock:
         if seconds < 0:
             raise ValueError(f"a monotonic clock cannot go back: {seconds} s")
         self.now_s += seconds
+
+
+class RecordingMeter:
+    """A `Meter` that keeps what a plugin counts: `meter.counted["name"]` is label values -> sum.
+
+    Pass it to `make_context`. Where the service would raise `PluginError` for labels, it raises ValueError.
+    """
+
+    def __init__(self) -> None:
+        self.counted: dict[str, dict[tuple[str, ...], float]] = {}
+        self._labels: dict[str, tuple[str, ...]] = {}
+
+    def counter(self, name: str, help_text: str, labels: Sequence[str], *, most_series: int = 1000) -> _Recorded:
+        """The counter `name`; the same one when asked again."""
+        if self._labels.setdefault(name, tuple(labels)) != tuple(labels):
+            raise ValueError(f"counter {name} has the labels {self._labels[name]} already, not {tuple(labels)}")
+        return _Recorded(self.counted.setdefault(name, {}), name, tuple(labels))
+
+
+class _Recorded:
+    def __init__(self, sums: dict[tuple[str, ...], float], name: str, labels: tuple[str, ...]) -> None:
+        self._sums = sums
+        self._name = name
+        self._labels = labels
+
+    def add(self, labels: tuple[str, ...], amount: float = 1.0) -> None:
+        """Add `amount`."""
+        if len(labels) != len(self._labels) or not amount >= 0:
+            raise ValueError(f"counter {self._name} has the labels {self._labels} and grows, got {labels} and {amount}")
+        self._sums[labels] = self._sums.get(labels, 0.0) + amount
 
 
 def make_endpoints(
@@ -118,9 +148,13 @@ def make_request(
     return InferenceRequest(headers=lowered, model=model, **fields)
 
 
-def make_context(name: str = "test", *, seed: int = 0, clock: FakeClock | None = None) -> PluginContext:
-    """What a plugin instance is constructed with: its name, a clock that stands still, seeded randomness."""
-    return PluginContext(name=name, clock=clock or FakeClock(), rng=random.Random(seed))
+def make_context(
+    name: str = "test", *, seed: int = 0, clock: FakeClock | None = None, meter: Meter | None = None
+) -> PluginContext:
+    """What a plugin instance is constructed with: its name, a clock that stands still, seeded randomness, a meter."""
+    return PluginContext(
+        name=name, clock=clock or FakeClock(), rng=random.Random(seed), meter=meter or RecordingMeter()
+    )
 
 
 def make_plugin(target: Any, *, context: PluginContext | None = None, **parameters: Any) -> Any:

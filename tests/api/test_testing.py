@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from epp.api import Endpoints, InferenceRequest, PluginContext, scorer
-from epp.testing import FakeClock, make_context, make_endpoints, make_plugin, make_request
+from epp.testing import FakeClock, RecordingMeter, make_context, make_endpoints, make_plugin, make_request
 
 
 def test_columns_hold_what_was_given_in_order() -> None:
@@ -104,6 +104,21 @@ def test_context_is_seeded() -> None:
     context = make_context("mine", seed=3, clock=clock)
     assert (context.name, context.clock) == ("mine", clock)
     assert context.rng.random() == make_context(seed=3).rng.random() != make_context(seed=4).rng.random()
+
+
+def test_a_meter_keeps_what_is_counted() -> None:
+    meter = RecordingMeter()
+    counter = make_context(meter=meter).meter.counter("mine", "", ("who",))
+    counter.add(("a",))
+    make_context(meter=meter).meter.counter("mine", "", ("who",)).add(("a",), 2.5)
+    assert meter.counted == {"mine": {("a",): 3.5}}
+    with pytest.raises(ValueError, match="has the labels"):
+        meter.counter("mine", "", ())
+    with pytest.raises(ValueError, match="has the labels"):
+        counter.add(("a", "b"))
+    with pytest.raises(ValueError, match="grows"):
+        counter.add(("a",), -1)
+    assert make_context().meter.counter("mine", "", ()) is not counter
 
 
 @scorer("takes-context")

@@ -9,6 +9,7 @@ package takes Python's integers as signed ones; a macro around the expression ma
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Mapping
@@ -87,12 +88,16 @@ class CelCost:
             for name in COUNTS:
                 if name in used:
                     unsigned = f"[uint({name})].map({name}, {unsigned})[0]"
-            lenient = _UNSIGNED.sub(lambda found: found[1] or found[2], self._expression)
-            return [cel.compile(unsigned), signed, *([cel.compile(lenient)] if lenient != self._expression else [])]
+            programs = [cel.compile(unsigned), signed]
         except ConfigError:
             raise
         except Exception as error:
             raise self._refusal(_one_line(error)) from None
+        lenient = _UNSIGNED.sub(lambda found: found[1] or found[2], self._expression)
+        if lenient != self._expression:
+            with contextlib.suppress(ValueError):  # A literal beyond what is signed.
+                programs.append(cel.compile(lenient))
+        return programs
 
     def _refuse_unknown(self, names: set[str]) -> None:
         unknown = names - set(VARIABLES) - _TYPES - set(_BOUND_BY_MACRO.findall(self._expression))

@@ -63,7 +63,7 @@ class LlmRequestCosts:
         llmRequestCosts: tuple[CostRule, ...] = ()
         metadataNamespace: Annotated[str, Meta(min_length=1)] = NAMESPACE
         tenantHeader: str = "x-user-id"
-        includeUsage: Literal["off", "on", "hidden"] = "off"
+        includeUsage: Literal["off", "on", "hidden"] | bool = "off"
         backend: str = ""
 
     def __init__(self, parameters: Parameters, context: PluginContext) -> None:
@@ -74,7 +74,9 @@ class LlmRequestCosts:
         self._namespace = parameters.metadataNamespace
         self._backend = parameters.backend
         self._tenant_header = _tenant_header(parameters.tenantHeader)
-        self.usage_wish = UsageWish(parameters.includeUsage)
+        wish = parameters.includeUsage
+        # YAML takes on and off for booleans.
+        self.usage_wish = UsageWish(wish if isinstance(wish, str) else "on" if wish else "off")
         meter = context.meter
         self._tokens = meter.counter(
             "epp_llm_tokens",
