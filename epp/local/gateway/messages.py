@@ -29,9 +29,9 @@ def extension(name: str, message: betterproto2.Message) -> core.TypedExtensionCo
     return core.TypedExtensionConfig(name=name, typed_config=packed(message))
 
 
-def http_filter(name: str, message: betterproto2.Message) -> manager.HttpFilter:
-    """An HTTP filter and its configuration."""
-    return manager.HttpFilter(name=name, typed_config=packed(message))
+def http_filter(name: str, message: betterproto2.Message, *, routed_only: bool = False) -> manager.HttpFilter:
+    """An HTTP filter and its configuration. `routed_only`: it is there for virtual hosts that configure it alone."""
+    return manager.HttpFilter(name=name, typed_config=packed(message), disabled=routed_only)
 
 
 def seconds(value: float) -> datetime.timedelta:

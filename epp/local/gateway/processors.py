@@ -3,8 +3,11 @@
 
 Both get the request's body as it comes (FULL_DUPLEX_STREAMED), and may hold it until they know. The gateway's sees the
 answer as a copy of each piece (STREAMED), the picker's is in its path. A processor that is away is an error of the
-request: nothing passes unread. Which picker a request meets is decided by its route: all are off for a virtual host,
-and each is on for the routes to its own pool.
+request: nothing passes unread.
+
+Which picker a request meets is decided by its route: all are off for a virtual host, and each is on for the routes to
+its own pool. Without a virtual host none of these filters exists: Envoy's own answer to a request that it could not
+read (400, 431) waits for nobody, since the connection is closed before a processor could look at it.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ def gateway_filter() -> manager.HttpFilter:
             processing_mode=_mode(_BodyMode.STREAMED),
             metadata_options=_metadata([], [names.METADATA_NAMESPACE]),
         ),
+        routed_only=True,
     )
 
 
@@ -46,14 +50,19 @@ def picker_filters(topology: Topology) -> list[manager.HttpFilter]:
     return [_picker_filter(pool, list(dict.fromkeys(receiving))) for pool in topology.pools]
 
 
-def pickers_off(pools: Iterable[Pool]) -> dict[str, protobuf.Any]:
-    """Per-filter configuration of a virtual host: no picker."""
-    return {names.picker_filter(pool.name): packed(ext_proc.ExtProcPerRoute(disabled=True)) for pool in pools}
+def for_host(pools: Iterable[Pool]) -> dict[str, protobuf.Any]:
+    """Per-filter configuration of a virtual host: the gateway's processor and no picker."""
+    off = packed(ext_proc.ExtProcPerRoute(disabled=True))
+    return {names.GATEWAY_FILTER: _on(), **{names.picker_filter(pool.name): off for pool in pools}}
 
 
-def picker_on(pool: str) -> dict[str, protobuf.Any]:
+def for_pool(pool: str) -> dict[str, protobuf.Any]:
     """Per-filter configuration of a route: the picker of `pool`, whatever the virtual host says."""
-    return {names.picker_filter(pool): packed(ext_proc.ExtProcPerRoute(overrides=ext_proc.ExtProcOverrides()))}
+    return {names.picker_filter(pool): _on()}
+
+
+def _on() -> protobuf.Any:
+    return packed(ext_proc.ExtProcPerRoute(overrides=ext_proc.ExtProcOverrides()))
 
 
 def _picker_filter(pool: Pool, receiving: list[str]) -> manager.HttpFilter:
@@ -65,6 +74,7 @@ def _picker_filter(pool: Pool, receiving: list[str]) -> manager.HttpFilter:
             processing_mode=_mode(_BodyMode.FULL_DUPLEX_STREAMED),
             metadata_options=_metadata(["envoy.lb"], receiving),
         ),
+        routed_only=True,
     )
 
 

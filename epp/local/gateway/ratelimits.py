@@ -2,8 +2,7 @@
 """Rate limits: the filter that asks the service, and what a route asks it.
 
 Each rule of a policy asks twice. At the request: is there anything left, at the cost that is known then (often 0). When
-the stream is over: what it cost in the end, which is booked without an answer. A header that is sent empty counts as
-one that is not there.
+the stream is over: what it cost in the end, which is booked without an answer.
 """
 
 from __future__ import annotations
@@ -62,7 +61,12 @@ def limited(policy: LimitPolicy, rule_name: str, listener: Listener) -> dict[str
 
 
 def missing(header: str) -> route.HeaderMatcher:
-    """Matches a request in which `header` is not there, or empty."""
+    """Matches a request in which `header` is not there; sent empty, it is a value like others."""
+    return route.HeaderMatcher(name=header, present_match=True, invert_match=True)
+
+
+def missing_or_empty(header: str) -> route.HeaderMatcher:
+    """Matches a request in which `header` says nothing."""
     return route.HeaderMatcher(name=header, string_match=exactly(""), treat_missing_header_as_empty=True)
 
 

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.route import v3 as route
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
 from envoy_data_plane.envoy.type import v3 as kinds
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
 from epp.local.gateway import names
-from epp.local.gateway.messages import exactly, inline, seconds
-from epp.local.gateway.processors import picker_on, pickers_off
-from epp.local.gateway.ratelimits import limited, matching, missing
+from epp.local.gateway.messages import exactly, inline, packed, seconds
+from epp.local.gateway.processors import for_host, for_pool
+from epp.local.gateway.ratelimits import limited, matching, missing_or_empty
 from epp.manifests.limits import Absent, LimitPolicy, Match, policy_for
 from epp.manifests.topology import Backend, HeaderMatch, Listener, Route, Rule, Target, Topology
 
@@ -70,9 +71,7 @@ def _virtual_host(host: str, listeners: Sequence[Listener], topology: Topology) 
     groups.sort(key=lambda group: -group[0])
     routes = [one for _, group in groups for one in group]
     routes.append(route.Route(name="no-route", match=_match(()), direct_response=_answer(404, NO_ROUTE)))
-    return route.VirtualHost(
-        name=host, domains=[host], routes=routes, typed_per_filter_config=pickers_off(topology.pools)
-    )
+    return route.VirtualHost(name=host, domains=[host], routes=routes, typed_per_filter_config=for_host(topology.pools))
 
 
 def _taken(listeners: Sequence[Listener], topology: Topology) -> Iterator[_Taken]:
@@ -109,14 +108,14 @@ def _routes(taken: _Taken, headers: Sequence[HeaderMatch], backends: Mapping[str
                 name=rule.name,
                 match=_match(matchers, share),
                 route=_action(rule, None if target.pool else backends[target.name], target),
-                typed_per_filter_config={**limits, **(picker_on(target.name) if target.pool else {})},
+                typed_per_filter_config={**limits, **(for_pool(target.name) if target.pool else {})},
             )
         )
     return found
 
 
 def _refusals(taken: _Taken, matchers: Sequence[route.HeaderMatcher]) -> Iterator[route.Route]:
-    """400 for requests that a limit applies to but for a header that it tells users apart by."""
+    """400 for requests that a limit applies to but for a header that it tells users apart by, absent or empty."""
     if taken.policy is None or taken.policy.absent is not Absent.REJECT:
         return
     for limit in taken.policy.rules:
@@ -132,7 +131,7 @@ def _refusals(taken: _Taken, matchers: Sequence[route.HeaderMatcher]) -> Iterato
                 error = {"error": {"message": text, "type": "invalid_request_error", "param": selector.header}}
                 yield route.Route(
                     name=f"{taken.rule.name}/without/{selector.header}",
-                    match=_match([*matchers, *others, missing(selector.header)]),
+                    match=_match([*matchers, *others, missing_or_empty(selector.header)]),
                     direct_response=_answer(400, json.dumps(error)),
                     response_headers_to_add=[_content_type("application/json")],
                 )
@@ -147,8 +146,7 @@ def _action(rule: Rule, backend: Backend | None, target: Target) -> route.RouteA
         return action
     action.cluster = names.backend_cluster(target.name)
     action.auto_host_rewrite = True
-    # Only what no server has seen is tried again, so nothing is generated or counted twice.
-    action.retry_policy = route.RetryPolicy(retry_on="connect-failure,refused-stream", num_retries=2)
+    action.retry_policy = _elsewhere()
     if backend.prefix:
         prefix = "/" + backend.prefix.strip("/")
         action.regex_rewrite = matcher.RegexMatchAndSubstitute(
@@ -156,6 +154,21 @@ def _action(rule: Rule, backend: Backend | None, target: Target) -> route.RouteA
             substitution=f"{'' if prefix == '/' else _escaped(prefix)}\\1",
         )
     return action
+
+
+def _elsewhere() -> route.RetryPolicy:
+    """Try another endpoint, only for what no server has seen: nothing is generated or counted twice."""
+    return route.RetryPolicy(
+        retry_on="connect-failure,refused-stream",
+        num_retries=3,
+        retry_host_predicate=[
+            route.RetryPolicyRetryHostPredicate(
+                name="envoy.retry_host_predicates.previous_hosts",
+                typed_config=packed(previous_hosts.PreviousHostsPredicate()),
+            )
+        ],
+        host_selection_retry_max_attempts=5,
+    )
 
 
 def _escaped(substitution: str) -> str:

@@ -71,7 +71,9 @@ async def model_server(name: str, context: ssl.SSLContext | None = None, delay_s
         await asyncio.sleep(delay_s)
         return web.json_response({"served_by": name, "usage": {"total_tokens": TOKENS}})
 
-    listening = await asyncio.get_running_loop().create_server(web.Server(handle), HOST, 0, ssl=context)
+    listening = await asyncio.get_running_loop().create_server(
+        web.Server(handle, max_field_size=100_000), HOST, 0, ssl=context
+    )
     server = Server(Address(HOST, listening.sockets[0].getsockname()[1]), name)
     try:
         yield server

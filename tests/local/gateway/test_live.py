@@ -381,10 +381,19 @@ async def test_descriptors_of_every_kind_of_rule(
 ABSENT = ("rule-0-match-0-absent", "rule-0-match-0-absent")
 
 
-@pytest.mark.parametrize("headers", [{}, {"x_user_id": ""}])
+EMPTY = ("rule-0-match-0", "")
+
+
 @pytest.mark.parametrize(
-    ("absent", "status", "entries"),
-    [(Absent.UNLIMITED, 200, None), (Absent.SHARED, 200, (ABSENT, IS_LLAMA)), (Absent.REJECT, 400, None)],
+    ("absent", "headers", "status", "entries"),
+    [
+        (Absent.UNLIMITED, {}, 200, None),
+        (Absent.UNLIMITED, {"x_user_id": ""}, 200, (EMPTY, IS_LLAMA)),
+        (Absent.SHARED, {}, 200, (ABSENT, IS_LLAMA)),
+        (Absent.SHARED, {"x_user_id": ""}, 200, (EMPTY, IS_LLAMA)),
+        (Absent.REJECT, {}, 400, None),
+        (Absent.REJECT, {"x_user_id": ""}, 400, None),
+    ],
 )
 async def test_a_request_without_the_header_that_users_are_told_apart_by(
     envoy_binary: Path,
