@@ -79,7 +79,7 @@ def read_ask(body: bytes, *, chat: bool) -> Ask:
     stream = bool(_optional(data, "stream", bool))
     if options and not stream:
         raise ApiError(400, "stream_options can only be set when stream is true", "stream_options")
-    prompts = [_chat_prompt(data)] if chat else _completion_prompts(data)
+    prompts = [_chat_prompt(data)] if chat else texts(data.get("prompt"), "prompt")
     choices = _positive(data, "n") or 1
     if choices > MAX_CHOICES:
         raise ApiError(400, f"n must be at most {MAX_CHOICES}, got {choices}", "n")
@@ -141,23 +141,23 @@ def _content(content: Any) -> str:
     raise ApiError(400, "content must be a string or a list of parts", "messages")
 
 
-def _completion_prompts(data: Mapping[str, Any]) -> list[bytes]:
-    prompt = data.get("prompt")
+def texts(prompt: Any, name: str) -> list[bytes]:
+    """What stands for one text or several: strings, or token ids. Raises `ApiError` 400 naming the field `name`."""
     if isinstance(prompt, str):
-        return [_text(prompt)]
+        return [_text(prompt, name)]
     if isinstance(prompt, list) and prompt:
         if all(isinstance(item, str) for item in prompt):
-            return [_text(item) for item in prompt]
+            return [_text(item, name) for item in prompt]
         if _is_ids(prompt):
             return [_ids(prompt)]
         if all(_is_ids(item) for item in prompt):
             return [_ids(item) for item in prompt]
-    raise ApiError(400, "prompt must be a string, token ids, or a list of either", "prompt")
+    raise ApiError(400, f"{name} must be a string, token ids, or a list of either", name)
 
 
-def _text(prompt: str) -> bytes:
+def _text(prompt: str, name: str) -> bytes:
     if not prompt:
-        raise ApiError(400, "prompt must not be empty", "prompt")
+        raise ApiError(400, f"{name} must not be empty", name)
     return prompt.encode()
 
 

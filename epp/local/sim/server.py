@@ -19,6 +19,7 @@ from aiohttp import web
 from epp.local.sim.accounts import Accounts
 from epp.local.sim.admin import PREFIX, Admin, Place
 from epp.local.sim.driver import Driver
+from epp.local.sim.embeddings import EMBEDDINGS_PATH, Embeddings
 from epp.local.sim.engine import Engine
 from epp.local.sim.faults import Faults, Hang, Slow
 from epp.local.sim.generation import CHAT_PATH, COMPLETIONS_PATH, EngineName, Generation, PodConfig
@@ -70,6 +71,7 @@ class Pod:
         self._well_again: asyncio.TimerHandle | None = None
         self._headers = {POD_HEADER: config.name}
         self._generation = Generation(config, self.driver, self.metrics, self.faults, self.accounts, self._headers)
+        self._embeddings = Embeddings(config, self.driver, self.faults, self.accounts, self._headers)
         self._metrics = MetricsFace(self.page, self.faults, config.metrics_filter, self._headers)
         state = State(config.name, clock, clock(), self.accounts, self.faults, self.driver, self.page)
         self._admin = Admin(self.faults, state, place) if place is not None else None
@@ -82,6 +84,8 @@ class Pod:
         started_s = self._clock()
         if path in (CHAT_PATH, COMPLETIONS_PATH):
             response = await self._generation.answer(request, path)
+        elif path == EMBEDDINGS_PATH and request.method == "POST":
+            response = await self._embeddings.answer(request)
         else:
             if self.faults.strike(Hang, unless=lambda hang: not hang.everything) is not None:
                 await never()
