@@ -160,7 +160,7 @@ def test_envoys_lines_are_requests_or_complaints() -> None:
     follow.begin()
     follow.envoy_line(json.dumps(entry))
     assert said == [
-        f"  -> user123  {LLAMA}  200     12 ms  llm_total_token 95, 905 of 1000 were left before it, by llama-0"
+        f"  -> user123  {LLAMA}  200     12 ms  tokens: total 95, 905 of 1000 were left before it, by llama-0"
     ]
     follow.envoy_line("[2026-01-01 00:00:00.000][1][warning][main] fine")
     follow.envoy_line("[2026-01-01 00:00:00.000][1][error][main] bad")
@@ -168,7 +168,7 @@ def test_envoys_lines_are_requests_or_complaints() -> None:
     for _ in range(20):
         follow.envoy_line(json.dumps({**entry, "status": 429, "costs": None, "remaining": "0"}))
     assert len(said) == 2 + 9
-    assert said[-1] == f"  -> user123  {LLAMA}  429     12 ms  0 of 1000 were left before it, again in 17 s, by llama-0"
+    assert said[-1] == f"  -> user123  {LLAMA}  429     12 ms  over the limit of 1000, again in 17 s, by llama-0"
     now[0] = 1.0
     follow.envoy_line(json.dumps({"status": 404, "method": "GET", "path": "/x", "model": None}))
     assert said[-2:] == ["     (and 11 more)", "  -> (no user)  GET /x  404        ms"]

@@ -67,15 +67,22 @@ def request_line(entry: dict[str, Any]) -> str:
         return "" if found in (None, "-") else " ".join(str(found).split())[:80]
 
     costs = entry.get("costs")
-    booked = [f"{name} {amount:g}" for name, amount in costs.items()] if isinstance(costs, dict) else []
+    limit, over = value("limit").partition(",")[0], value("status") == "429" and bool(value("limit"))
+    left = f"{value('remaining')} of {limit} were left before it" if value("remaining") else ""
     parts = [
-        *booked,
-        f"{value('remaining')} of {value('limit').partition(',')[0]} were left before it" if value("remaining") else "",
-        f"again in {value('reset')} s" if value("status") == "429" and value("reset") else "",
+        _costs(costs) if isinstance(costs, dict) else "",
+        f"over the limit of {limit}, again in {value('reset')} s" if over else left,
         f"by {value('pod')}" if value("pod") else "",
-        value("flags"),
+        "" if over else value("flags"),
     ]
     who = value("user") or "(no user)"
     what = value("model") or f"{value('method')} {value('path')}"
     said = ", ".join(part for part in parts if part)
     return f"  -> {who}  {what}  {value('status')} {value('duration_ms'):>6} ms  {said}".rstrip()
+
+
+def _costs(costs: dict[str, Any]) -> str:
+    """What was booked, by metadata key; the usual ones without what they have in common."""
+    short = {name.removeprefix("llm_").removesuffix("_token"): amount for name, amount in costs.items()}
+    named = short if len(short) == len(costs) else costs
+    return "tokens: " + ", ".join(f"{name} {amount:g}" for name, amount in named.items()) if named else ""

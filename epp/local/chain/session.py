@@ -144,8 +144,10 @@ class ChainSession:
             state.total[_group(part)] = state.total.get(_group(part), 0) + 1
 
         def on_ready(part: Part) -> None:
-            state.ready[_group(part)] = state.ready.get(_group(part), 0) + 1
-            self._printer.progress(state.text())
+            name = _group(part)
+            state.ready[name] = state.ready.get(name, 0) + 1
+            if state.ready[name] == state.total[name]:
+                self._printer.progress(state.text())
 
         self._printer.progress(state.text())
         try:
