@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import socket
 import subprocess
 from collections import Counter as Counts
@@ -82,8 +83,11 @@ class Store:
         self._command += ["--unixsocket", str(self.socket), *(options or ("--save", ""))]
         self.process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
+    def _spawn(self) -> None:
         self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    async def start(self) -> None:
+        self._spawn()
         for _ in range(500):
             if await self.answers("PING") == b"+PONG":
                 return
@@ -102,6 +106,15 @@ class Store:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
         return line.strip()
+
+    def pause(self) -> None:
+        """Neither dead nor alive: connections stay, answers do not come."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self.process:

@@ -16,6 +16,9 @@ from epp.ratelimit.ledger.windows import Sliding, window_of
 
 log = logging.getLogger("epp.ratelimit")
 
+_FULL_NO_MORE = 0.9
+"""Below this share of the most counters, being full once more is news."""
+
 
 class MemoryLedger:
     """A `Ledger`. What it holds is lost with the process."""
@@ -25,11 +28,12 @@ class MemoryLedger:
     ) -> None:
         self.on_failure = on_failure
         self._window = window
+        self._most = most_counters
         self._now = clock()
         self._storage = MemoryStorage(lambda: self._now, most_counters)
         self._sliding = Sliding(self._storage)
-        self._refused = meter.counter(
-            "epp_ratelimit_uncounted", "Charges that are not counted anywhere, by reason.", ("reason",)
+        self._uncounted = meter.counter(
+            "epp_ratelimit_uncounted", "Amounts of charges that are not counted anywhere, by reason.", ("reason",)
         )
         self._full = False
 
@@ -42,10 +46,11 @@ class MemoryLedger:
         for charge in charges:
             try:
                 standings.append(await book(charge))
-                self._full = self._full and not charge.amount
             except Full:
                 standings.append(None)
-                self._refuse()
+                self._refuse(charge.amount)
+        if self._full and len(self._storage) < _FULL_NO_MORE * self._most:
+            self._full = False
         return standings
 
     async def _fixed(self, charge: Charge) -> Standing:
@@ -61,13 +66,15 @@ class MemoryLedger:
 
     async def _slid(self, charge: Charge) -> Standing:
         if charge.refund:
-            await self._storage.refund_sliding(charge.key, charge.period_s, charge.amount)
+            await self._storage.refund_sliding(
+                self._sliding.name(charge.key, charge.period_s), charge.period_s, charge.amount
+            )
         elif charge.amount:
             await self._sliding.hit(charge.key, charge.period_s, charge.amount)
         return await self._sliding.standing(charge.key, charge.period_s)
 
-    def _refuse(self) -> None:
-        self._refused.add(("full",))
+    def _refuse(self, amount: int) -> None:
+        self._uncounted.add(("full",), amount)
         if not self._full:
             self._full = True
             log.warning(

@@ -36,10 +36,14 @@ def _item(period_s: int) -> RateLimitItemPerSecond:
 
 
 class Sliding:
-    """Sliding windows over a storage of the library. Keys are made by the storage alone."""
+    """Sliding windows over a storage of the library."""
 
     def __init__(self, storage: Storage) -> None:
         self._strategy = SlidingWindowCounterRateLimiter(storage)
+
+    def name(self, key: str, period_s: int) -> str:
+        """What the strategy calls `key` when it asks the storage."""
+        return _item(period_s).key_for(key)
 
     async def hit(self, key: str, period_s: int, amount: int) -> None:
         """Book `amount`."""
