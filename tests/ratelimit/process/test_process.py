@@ -18,9 +18,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from epp.transport.selfsigned import self_signed
 from tests.e2e.stack import ROOT
 from tests.ratelimit.process.support import DOMAIN, METHOD, OK, OVER, Client, client, of_user, request, rules, serving
+from tests.service.test_admin_tls import signed
 
 
 @pytest.fixture
@@ -176,25 +176,28 @@ def test_changed_rules_are_used_and_counters_stay(tmp_path: Path) -> None:
 
 
 def test_tls_with_certificates_of_clients(config: Path, tmp_path: Path) -> None:
-    certificate, key = self_signed()
-    (tmp_path / "tls.crt").write_bytes(certificate)
-    (tmp_path / "tls.key").write_bytes(key)
-    authority, client_key = self_signed()
-    (tmp_path / "clients.pem").write_bytes(authority)
+    ours, authority, stranger = signed("localhost"), signed("ca", ca=True), signed("stranger", ca=True)
+    (tmp_path / "tls.crt").write_bytes(ours[0])
+    (tmp_path / "tls.key").write_bytes(ours[1])
+    (tmp_path / "clients.pem").write_bytes(authority[0])
     flags = (f"--cert-path={tmp_path}", f"--client-ca-file={tmp_path / 'clients.pem'}")
-    known = grpc.ssl_channel_credentials(certificate, client_key, authority)
-    stranger_certificate, stranger_key = self_signed()
+
+    def credentials(by: tuple[bytes, bytes] | None) -> grpc.ChannelCredentials:
+        certificate, key = signed("envoy", by) if by else (None, None)
+        return grpc.ssl_channel_credentials(ours[0], key, certificate)
+
     with serving(config, *flags) as service:
-        with client(service.port, known) as ask:
+        with client(service.port, credentials(authority)) as ask:
             assert ask.ask(of_user("a")).overall_code == OK
-        for credentials in (
-            None,
-            grpc.ssl_channel_credentials(certificate),
-            grpc.ssl_channel_credentials(certificate, stranger_key, stranger_certificate),
-        ):
-            with client(service.port, credentials) as ask, pytest.raises(grpc.RpcError) as caught:
+        for unknown in (None, credentials(None), credentials(stranger)):
+            with client(service.port, unknown) as ask, pytest.raises(grpc.RpcError) as caught:
                 ask.ask(of_user("a"))
             assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        # Another authority, while it runs.
+        (tmp_path / "clients.pem").write_bytes(stranger[0])
+        service.say("was replaced")
+        with client(service.port, credentials(stranger)) as ask:
+            assert ask.ask(of_user("a")).overall_code == OK
 
 
 def test_the_window_passes(tmp_path: Path) -> None:
