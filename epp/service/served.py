@@ -27,12 +27,15 @@ from epp.config.reload import ConfigWatcher
 from epp.contract.discovery import EndpointSpec
 from epp.contract.endpoints import Clock, Endpoint
 from epp.contract.models import Models
+from epp.contract.plugins import Reads
 from epp.director import Director
 from epp.director.unwatched import Unwatched
 from epp.director.unwatched_metrics import LogCollector, UnwatchedCollector
 from epp.endpoints.pool import Pool
+from epp.extproc import Watch
 from epp.observe.decision.ring import DecisionRing
 from epp.observe.log.logs import Log
+from epp.observe.metrics.meter import CountingMeter
 from epp.observe.recorder import Recorder
 from epp.service.flags.options import Options
 from epp.service.saturation import detector_reads, follow_pace, with_detector
@@ -104,6 +107,8 @@ class ServedPool:
         self.unwatched = Unwatched(self.pool, self.recorder, clock, _later)
         self.pool.subscribe(self.unwatched)
         self.recorder.registry.add(UnwatchedCollector(self.unwatched))
+        self._meter = CountingMeter()
+        self.recorder.registry.add(self._meter)
         self.scraper: Scraper | None = None
         self._common = among.common if among is not None else None
         self._quiet = among is not None
@@ -163,7 +168,7 @@ class ServedPool:
 
     def use(self, configuration: Configuration) -> Assembly:
         """Make `configuration` the one in force; requests that are on their way keep theirs."""
-        assembly = assemble(configuration, self._clock, self.options.seed)
+        assembly = assemble(configuration, self._clock, self.options.seed, self._meter)
         settings = scrape_settings_of(self.options, configuration)
         plan = plan_of(assembly, self._clock, watch_of(self.options, assembly))
         plan = with_detector(plan, assembly, self.options, self._clock)
@@ -176,6 +181,13 @@ class ServedPool:
             tell_notes(configuration)
             if self.options.response_phase != "full":
                 log.info("responses: %s", WATCHED[plan.watch])
+            if plan.follows_ends and plan.watch is not Watch.BODY:
+                log.warning(
+                    "plugins want the end of each answer (%s), --response-phase=%s does not follow answers to it: what "
+                    "they count is not complete; set it to auto or full",
+                    ", ".join(assembly.configuration.readers(Reads.RESPONSE_BODY)),
+                    self.options.response_phase,
+                )
         if self.scraper is None:
             self.director = Director(
                 self.pool,
