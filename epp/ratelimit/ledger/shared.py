@@ -111,8 +111,9 @@ class SharedLedger:
         with contextlib.suppress(StoreAway, TimeoutError):
             async with asyncio.timeout(CLOSING_S):
                 await self._catch_up()
-        if self._kept or self._doubt:
-            log.warning("rate limits: %s is away, charges on %d counters are lost", self._link.place, len(self._kept))
+        left = len(self._kept) + (len(self._doubt[1]) if self._doubt else 0)
+        if left:
+            log.warning("rate limits: %s is away, charges on %d counters are lost", self._link.place, left)
         await self._link.close()
 
     def _post(self, charge: Charge, now: float) -> Post:
