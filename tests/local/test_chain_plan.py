@@ -124,8 +124,10 @@ def test_costs_are_those_of_all_routes_to_the_pool_and_a_conflict_is_told() -> N
     costs, told = costs_of(routes, POOL)
     assert costs == (TOTAL, Cost("in", "InputToken"), Cost("out", "OutputToken"))
     assert [str(item) for item in told] == [
-        f"AIGatewayRoute a/two llmRequestCosts in: a/one means InputToken by it for the same pool {POOL}: "
-        "that is counted for both"
+        (
+            f"AIGatewayRoute a/two llmRequestCosts in: a/one means InputToken by it for the same pool {POOL}: "
+            "that is counted for both"
+        )
     ]
 
 

@@ -47,7 +47,7 @@ class Bench:
 
 async def until(found: Callable[[], Any], patience_s: float = 20.0) -> None:
     async with asyncio.timeout(patience_s):
-        while not found():
+        while not found():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.01)
 
 

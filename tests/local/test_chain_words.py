@@ -28,9 +28,11 @@ def test_the_tutorials_routes_and_limits() -> None:
     port, pod, llama = plan.places.listeners[80].port, plan.pools[0].pods[0].place.port, plan.backends[0].places[0].port
     assert lines == [
         f"Gateway kserve-test/ai-gateway, listener http on http://localhost:{port}",
-        f"  {QWEN} -> pool {POOL}: 4 simulated pods on 127.0.1.1 to 127.0.1.4, port {pod}, "
-        f"endpoint picker on :{plan.pools[0].picker.port} "
-        "(queue-scorer 2, kv-cache-utilization-scorer 2, prefix-cache-scorer 3)",
+        (
+            f"  {QWEN} -> pool {POOL}: 4 simulated pods on 127.0.1.1 to 127.0.1.4, port {pod}, "
+            f"endpoint picker on :{plan.pools[0].picker.port} "
+            "(queue-scorer 2, kv-cache-utilization-scorer 2, prefix-cache-scorer 3)"
+        ),
         f"       1000 tokens an hour for each x-user-id of {QWEN}; requests without x-user-id are not limited by it",
         f"Gateway default/basic, listener http on http://localhost:{port}",
         f"  {LLAMA} -> backend {BACKEND}: 1 simulated pod on 127.0.2.1, port {llama}, no endpoint picker",

@@ -30,6 +30,7 @@ from epp.manifests.topology import Listener, Topology
 
 MAX_HEADERS_KB = 60
 CLIENT_IDLE_S = 3600.0
+HEADERS_TIMEOUT_S = 30.0
 
 
 def listeners(topology: Topology, places: Places, log: Path | None = None) -> list[listener.Listener]:
@@ -66,6 +67,7 @@ def _connection_manager(
         # A generation may be silent for minutes; only connections that nobody uses are closed.
         stream_idle_timeout=seconds(0),
         request_timeout=seconds(0),
+        request_headers_timeout=seconds(HEADERS_TIMEOUT_S),
         common_http_protocol_options=core.HttpProtocolOptions(
             idle_timeout=seconds(CLIENT_IDLE_S),
             # Servers that turn `-` into `_` would take one for the other.

@@ -32,13 +32,11 @@ class Address:
         return True
 
 
-def address(text: str, default_port: int | None = None) -> Address:
+def address(text: str) -> Address:
     """`host:port` or `[IPv6]:port`, as topologies write endpoints. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or (":" in host and not host.startswith("[")):
-        if default_port is None:
-            raise ValueError(f"{text!r} is not HOST:PORT")
-        host, port = text, str(default_port)
+    host, _, port = text.rpartition(":")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        host = ""
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"{text!r} is not HOST:PORT with a port of 1 to 65535")

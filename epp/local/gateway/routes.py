@@ -127,7 +127,7 @@ def _refusals(taken: _Taken, matchers: Sequence[route.HeaderMatcher]) -> Iterato
                 others.append(wanted)
         for selector in limit.selectors:
             if selector.match is Match.DISTINCT:
-                text = f"the header {selector.header} is missing: requests to this model are counted by it"
+                text = f"the header {selector.header} is missing: what this request costs is counted by it"
                 error = {"error": {"message": text, "type": "invalid_request_error", "param": selector.header}}
                 yield route.Route(
                     name=f"{taken.rule.name}/without/{selector.header}",

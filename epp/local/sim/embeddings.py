@@ -81,10 +81,10 @@ class Embeddings:
         if not isinstance(size, int) or not 1 <= size <= _MOST_DIMENSIONS:
             raise ApiError(400, f"dimensions must be 1 to {_MOST_DIMENSIONS}, got {size!r}", "dimensions")
         entry.model = model
-        error = self._faults.strike(Error)
-        if error is not None:
+        fault = self._faults.strike(Error)
+        if fault is not None:
             entry.settle("faulted")
-            raise ApiError(error.status, "a fault was asked for")
+            raise ApiError(fault.status, "a fault was asked for")
         if self._faults.strike(Hang) is not None:
             await never()
         tokens = await self._compute(prompts)
