@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks import decision, memory, modules, phases, proxied, report, start
+from benchmarks import decision, gateway, memory, modules, phases, proxied, ratelimit, report, start
 from benchmarks.rows import BenchmarkError, Row
 from epp.contract.errors import EppError
 
@@ -29,6 +29,8 @@ Measure = Callable[[Path, Sequence[str], float], list[Row]]
 STEPS: tuple[tuple[tuple[str, ...], Measure], ...] = (
     (("request", "chunk"), lambda folder, wanted, seconds: asyncio.run(proxied.measure(folder, wanted, seconds))),
     (("phase",), lambda folder, wanted, seconds: asyncio.run(phases.measure(folder, seconds))),
+    (("ratelimit",), lambda folder, wanted, seconds: asyncio.run(ratelimit.measure(folder, seconds))),
+    (("gateway",), lambda folder, wanted, seconds: asyncio.run(gateway.measure(folder, seconds))),
     (("start",), lambda folder, wanted, seconds: asyncio.run(start.measure(folder))),
     (("memory",), lambda folder, wanted, seconds: asyncio.run(memory.measure(folder))),
     (("decision",), lambda folder, wanted, seconds: decision.run()),
