@@ -217,7 +217,9 @@ def test_without_the_package_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch)
         return real(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(ConfigError, match=r"not installed; pip install 'epp\[cel\]'$"):
+    with pytest.raises(
+        ConfigError, match=r"needs the package common-expression-language \(cel\); pip install 'epp\[cel\]'$"
+    ):
         cel("input_tokens")
     assert EVERY.of(FULL, "m", "b")["TotalToken"] == 1500.0
 

@@ -75,8 +75,8 @@ class CelCost:
         """The programs, from the strictest to the most lenient."""
         try:
             import cel  # Takes half a second: only those pay it who use it.
-        except ImportError:
-            package = "type CEL needs the package common-expression-language, which is not installed"
+        except ImportError as error:
+            package = f"type CEL needs the package common-expression-language ({_one_line(error)})"
             raise ConfigError(f"{self._where}: {package}; pip install 'epp[cel]'") from None
         if len(self._expression) > LIMIT_CHARACTERS:
             raise ConfigError(f"{self._where}: longer than {LIMIT_CHARACTERS} characters; write a shorter expression")

@@ -49,18 +49,24 @@ _ANTHROPIC = (
     b'event: message_start\ndata: {"message":{"usage":{"input_tokens":"24","cache_read_input_tokens":16,"output_tokens":1}}}'
     b'\n\nevent: message_delta\ndata: {"usage": {"output_tokens":178.0}}\n\n'
 )
+_TOOL_INPUT = (
+    b'{"content":[{"input":{"usage":{"total_tokens":0,"x":"{\\"{"}}}],"usage":{"input_tokens":24,"output_tokens":178,'
+    b'"cache_creation_input_tokens":100,"cache_read_input_tokens":16,"output_tokens_details":{"reasoning_tokens":64}}}'
+)
 _SEEDS = (
     b'{"id":"x","choices":[{"message":{"content":"hello"}}],' + _USAGE + b"}",
     b'data: {"choices":[{"delta":{"content":"x"}}],"usage":null}\n\ndata: {"choices":[],'
     + _USAGE
     + b"}\n\ndata: [DONE]\n\n",
     _ANTHROPIC,
+    _TOOL_INPUT,
     b'{"usage":{"prompt_tokens":1,"x":{"y":"}"},"z":[[[[[]]]]]}}',
     b'{"usage":{"x":"' + b"y" * 5000 + b'","prompt_tokens":7}}' + b"," + _USAGE,
     b'{"usage":{"prompt_tokens":"' + b"9" * 5000 + b'"}}',
 )
 _WORDS = (
     b'"usage"', b'"usage":{', b'"usage":', b'"usage":null', b":", b"{", b"}", b"{{{{", b"}}}}", b'"', b"\\", b"[" * 300,
-    b'"prompt_tokens":', b'"total_tokens":"', b"1e400", b"-1", b"9" * 400, b" " * 500, b"\xff", b'\\"usage\\":{',
+    b'"prompt_tokens":', b'"input_tokens":', b'"cache_read_input_tokens":', b'"reasoning_tokens":', b'"{', b'\\"',
+    b'"total_tokens":"', b"1e400", b"-1", b"9" * 400, b" " * 500, b"\xff", b'\\"usage\\":{',
 )  # fmt: skip
 TARGET = Target("usage", _make, lambda: [with_cuts(seed, 7, 60) for seed in _SEEDS], _WORDS)
