@@ -6,7 +6,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY epp ./epp
 RUN python -m venv /app/venv \
-    && /app/venv/bin/pip install --no-cache-dir '.[kubernetes]' \
+    && /app/venv/bin/pip install --no-cache-dir '.[kubernetes,ratelimit]' \
     && /app/venv/bin/python -m compileall -q /app/venv/lib
 
 FROM python:3.13-slim
