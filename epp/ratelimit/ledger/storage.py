@@ -15,6 +15,7 @@ import heapq
 import math
 from collections.abc import Callable
 
+import msgspec
 from limits.aio.storage import SlidingWindowCounterSupport, Storage
 from limits.storage.base import TimestampedSlidingWindow
 
@@ -25,12 +26,11 @@ class Full(Exception):
     """There are as many counters as there may be."""
 
 
-class _Counter:
-    __slots__ = ("count", "expires_s")
+class _Counter(msgspec.Struct, gc=False):
+    """Without the garbage collector, which would walk over a million of them."""
 
-    def __init__(self, count: int, expires_s: int) -> None:
-        self.count = count
-        self.expires_s = expires_s
+    count: int
+    expires_s: int
 
 
 class MemoryStorage(Storage, SlidingWindowCounterSupport, TimestampedSlidingWindow):
