@@ -65,9 +65,7 @@ async def test_a_part_that_is_killed_comes_back_and_both_are_told() -> None:
     first = supervisor.pids["the thing"]
     os.kill(first, signal.SIGKILL)
     await until(lambda: len(bench.said) == 2)
-    said = bench.said[0].split(" (")
-    assert said[0] == "the thing was ended by SIGKILL"
-    assert bench.said[0].endswith("starting it again; its memory is lost")
+    assert bench.said[0] == "the thing was ended by SIGKILL: starting it again; its memory is lost"
     assert bench.said[1] == "the thing is back after 0.5 s"
     second = supervisor.pids["the thing"]
     assert second != first
@@ -168,3 +166,18 @@ async def test_a_part_has_the_environment_it_is_given_and_no_other() -> None:
     await supervisor.stop(5.0)
     assert "'ONLY'" in lines[0]
     assert "'HOME'" not in lines[0]
+
+
+async def test_what_a_part_complained_of_is_told_with_its_end() -> None:
+    bench = Bench()
+    lines: list[str] = []
+    says = "print('[x][info] fine'); print('error: the disk is full', flush=True)"
+    argv = (sys.executable, "-c", f"import time; {says}; time.sleep(600)")
+    supervisor = bench.supervisor(Part("it", argv, lambda: until(lambda: len(lines) == 2), on_line=lines.append))
+    await supervisor.start(lambda part: None)
+    supervisor.keep()
+    bench.resume.clear()
+    os.kill(supervisor.pids["it"], signal.SIGKILL)
+    await until(lambda: bench.said)
+    await supervisor.stop(5.0)
+    assert bench.said == ["it was ended by SIGKILL (error: the disk is full): starting it again"]

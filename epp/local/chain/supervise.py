@@ -2,7 +2,7 @@
 """Parts that run until they are told to stop: one that ends is started again, later each time.
 
 Invariants: while `start` waits, an end is an error (what is wrong then is the configuration, not bad luck); after it,
-no end is. An end is told once, with the part's last words, and not again before the part has answered in between.
+no end is. An end is told once, with the part's last complaint, and not again before the part has answered in between.
 After `stop` nothing runs. Layers end in order, the highest first: who sends requests goes before who answers them.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epp.contract.errors import StartError
-from epp.local.decisions import last_words
+from epp.local.decisions import complaint
 from epp.local.process import Child, OnLine, spawn
 from epp.local.stack import PartEnded
 
@@ -123,8 +123,9 @@ class Supervisor:
             if ended_s - came_s >= STEADY_S:
                 pause_s = FIRST_PAUSE_S
             if not told:
-                note = f"; {part.note}" if part.note else ""
-                self._say(f"{child.describe_end()} ({last_words(list(child.tail))}): starting it again{note}")
+                self._say(
+                    f"{child.describe_end()}{_complaint(child)}: starting it again{part.note and f'; {part.note}'}"
+                )
             told = True
             await self._sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -137,6 +138,12 @@ class Supervisor:
             if await _answers_or_ends(part, self._children[part.name]):
                 self._say(f"{part.name} is back after {self._clock() - ended_s:.1f} s")
                 told = False
+
+
+def _complaint(child: Child) -> str:
+    """What it complained of last, if it did: a part that is killed has no words for that."""
+    told = [words for line in child.tail if (words := complaint(line))]
+    return f" ({told[-1]})" if told else ""
 
 
 async def _answers_or_ends(part: Part, child: Child) -> bool:
