@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
+import socket
 import sys
 import urllib.error
 import urllib.request
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from envoy_data_plane.envoy.extensions.common.ratelimit import v3 as common
 from envoy_data_plane.envoy.service.ratelimit import v3 as rls
 
@@ -84,6 +87,32 @@ def serving(config: Path, *flags: str, env: dict[str, str] | None = None, wait: 
     part = Service(argv, env={"REDIS_URL": "", **(env or {})})
     try:
         yield part.listening() if wait else part
+    finally:
+        part.stop()
+
+
+PASSWORD = "very-secret"
+
+
+def free_port() -> int:
+    """A port nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def redis(folder: Path, port: int) -> Iterator[Part]:
+    """A real Redis server with a password, that keeps nothing on disk; skips where there is none."""
+    binary = shutil.which("redis-server") or shutil.which("valkey-server")
+    if binary is None:
+        pytest.skip("redis-server is not installed")
+    options = {"port": str(port), "bind": "127.0.0.1", "save": "", "dir": str(folder), "requirepass": PASSWORD}
+    part = Part([binary, *[word for key, value in options.items() for word in (f"--{key}", value)]])
+    try:
+        part.wait(lambda line: "eady to accept connections" in line)
+        yield part
     finally:
         part.stop()
 

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.stack import PATIENCE_S, Part, envoy_binary
+from tests.e2e.stack import PATIENCE_S, envoy_binary
 from tests.ratelimit.process.gateway import POLICY, Answer, Gateway, gateway
-from tests.ratelimit.process.support import Service, serving
+from tests.ratelimit.process.support import PASSWORD, Service, free_port, redis, serving
 
 pytestmark = [
     pytest.mark.envoy,
@@ -129,31 +128,10 @@ def test_the_window_passes(tmp_path: Path) -> None:
         assert seen[-1] == 429
 
 
-@contextlib.contextmanager
-def redis(folder: Path) -> Iterator[int]:
-    """A real Redis server on a free port, with a password; skips where there is none."""
-    from shutil import which
-
-    binary = which("redis-server") or which("valkey-server")
-    if binary is None:
-        pytest.skip("redis-server is not installed")
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    options = {"bind": "127.0.0.1", "save": "", "dir": str(folder), "requirepass": "very-secret"}
-    part = Part(
-        [binary, "--port", str(port), *[word for key, value in options.items() for word in (f"--{key}", value)]]
-    )
-    try:
-        part.wait(lambda line: "eady to accept connections" in line)
-        yield port
-    finally:
-        part.stop()
-
-
 def test_two_processes_share_the_counters_in_redis(policy: Path, tmp_path: Path) -> None:
-    with redis(tmp_path) as port, contextlib.ExitStack() as stack:
-        env = {"REDIS_URL": f"redis://:very-secret@127.0.0.1:{port}/0"}
+    port = free_port()
+    with redis(tmp_path, port), contextlib.ExitStack() as stack:
+        env = {"REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{port}/0"}
         services = [stack.enter_context(serving(policy, env=env)) for _ in range(2)]
         one, two = [stack.enter_context(gateway(service.port)) for service in services]
         spend(services[0], one, "alice", 900)
@@ -171,7 +149,7 @@ def test_two_processes_share_the_counters_in_redis(policy: Path, tmp_path: Path)
         said = [line for service in (*services, third) for line in service.lines]
         shown = services[1].page("/debug/limits")[1]
         assert f"127.0.0.1:{port}" in shown
-        assert not [text for text in (*said, shown) if "very-secret" in text]
+        assert not [text for text in (*said, shown) if PASSWORD in text]
         # No password in the list of processes either.
         arguments = subprocess.run(["ps", "-o", "args=", "-p", str(third.process.pid)], capture_output=True, text=True)
-        assert "very-secret" not in arguments.stdout
+        assert PASSWORD not in arguments.stdout

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,22 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.e2e.stack import ROOT
-from tests.ratelimit.process.support import DOMAIN, METHOD, OK, OVER, Client, client, of_user, request, rules, serving
+from tests.e2e.stack import PATIENCE_S, ROOT
+from tests.ratelimit.process.support import (
+    DOMAIN,
+    METHOD,
+    OK,
+    OVER,
+    PASSWORD,
+    Client,
+    client,
+    free_port,
+    of_user,
+    redis,
+    request,
+    rules,
+    serving,
+)
 from tests.service.test_admin_tls import signed
 
 
@@ -213,6 +228,46 @@ def test_the_window_passes(tmp_path: Path) -> None:
         while ask.ask(of_user("a", 0)).overall_code == OVER:
             assert time.monotonic() < deadline_s
             time.sleep(0.02)
+
+
+@pytest.mark.parametrize(("policy", "said"), [("allow", OK), ("deny", OVER), ("error", None)])
+def test_the_storage_goes_and_comes_back(config: Path, tmp_path: Path, policy: str, said: Any) -> None:
+    port = free_port()
+    env = {"REDIS_URL": f"redis://:{PASSWORD}@127.0.0.1:{port}"}
+    with contextlib.ExitStack() as stack:
+        # It starts without, too.
+        service = stack.enter_context(serving(config, f"--on-storage-failure={policy}", env=env))
+        ask = stack.enter_context(client(service.port))
+        assert service.metrics().sum("epp_ratelimit_storage_away") == 1
+        assert service.page("/readyz")[0] == 200
+        with redis(tmp_path, port):
+            wait_for(lambda: service.metrics().sum("epp_ratelimit_storage_away") == 0)
+            assert ask.ask(of_user("alice", 400)).statuses[0].limit_remaining == 600
+        # The first one finds out that the store is gone, the second one knows.
+        for cost in (7, 4):
+            if said is None:
+                with pytest.raises(grpc.RpcError) as caught:
+                    ask.ask(of_user("alice", cost))
+                assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+            else:
+                answer = ask.ask(of_user("alice", cost))
+                assert (answer.overall_code, answer.statuses[0].current_limit) == (said, None)
+        page = service.metrics()
+        assert (page.sum("epp_ratelimit_storage_away"), page.sum("epp_ratelimit_pending_charges")) == (1, 1)
+        with redis(tmp_path, port):
+            # What was charged meanwhile is booked; what the store forgot is its own affair.
+            wait_for(lambda: service.metrics().sum("epp_ratelimit_pending_charges") == 0)
+            wait_for(lambda: service.metrics().sum("epp_ratelimit_storage_away") == 0)
+            assert ask.ask(of_user("alice", 0)).statuses[0].limit_remaining == 989
+        assert not [line for line in service.lines if PASSWORD in line or "alice" in line]
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    """For what another process does in its own time."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not done():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
 
 
 def failed_start(config: Path, *flags: str, env: dict[str, str] | None = None) -> tuple[int, str]:
