@@ -13,7 +13,7 @@ from epp.ratelimit.ledger.contract import Ledger, OnFailure, Window
 
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 MOST_COUNTERS = 1_000_000
-TIMEOUT_S = 0.2
+TIMEOUT_S = 0.1
 _REMEDY = "; remedy: pip install 'epp[ratelimit]'"
 
 
