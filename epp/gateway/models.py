@@ -21,8 +21,6 @@ from epp.gateway.paths import Paths
 from epp.plugins.costs.llm_request_costs import LlmRequestCosts
 from epp.plugins.costs.rules import CostRule
 
-LISTENER_HEADER = "x-epp-listener"
-"""In the metadata of Envoy's ext_proc stream: the key in `GatewayConfig.listeners`."""
 OTHER = "other"
 """What metrics call a model that no entry names."""
 COMPRESSION = "accept-encoding"

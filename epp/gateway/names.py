@@ -7,6 +7,8 @@ import re
 
 MODEL_HEADER = "x-ai-eg-model"
 """The header with the model's name, by which Envoy routes; of Envoy AI Gateway."""
+LISTENER_HEADER = "x-epp-listener"
+"""In the metadata of Envoy's ext_proc stream: which listener the request came through."""
 MOST_BYTES = 1024
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 

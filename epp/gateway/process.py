@@ -26,7 +26,8 @@ from epp.extproc import PATH, Handler, Services
 from epp.gateway.config import read_config
 from epp.gateway.counts import Counts
 from epp.gateway.handler import Gate, Passage
-from epp.gateway.models import LISTENER_HEADER, Served
+from epp.gateway.models import Served
+from epp.gateway.names import LISTENER_HEADER
 from epp.gateway.options import Options
 from epp.gateway.refusallog import RefusalLog
 from epp.observe.log.bridge import bridge

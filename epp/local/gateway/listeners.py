@@ -90,7 +90,7 @@ def _connection_manager(
 def _filters(shared: Sequence[Listener], topology: Topology, limits: bool) -> list[manager.HttpFilter]:
     envoy_headers = any(one.envoy_headers for one in shared)
     return [
-        gateway_filter(),
+        gateway_filter(shared[0].port),
         *([ratelimit_filter(shared)] if limits else []),
         *picker_filters(topology),
         http_filter("envoy.filters.http.router", router.Router(suppress_envoy_headers=not envoy_headers)),

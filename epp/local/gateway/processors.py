@@ -13,11 +13,15 @@ read (400, 431) waits for nobody, since the connection is closed before a proces
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc import v3 as ext_proc
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as manager
 from envoy_data_plane.google import protobuf
 
+from epp.gateway.from_topology import listener_key
+from epp.gateway.names import LISTENER_HEADER
 from epp.local.gateway import names
 from epp.local.gateway.messages import grpc, http_filter, packed, seconds
 from epp.manifests.topology import Pool, Topology
@@ -30,12 +34,13 @@ _SEND = ext_proc.ProcessingModeHeaderSendMode.SEND
 _BodyMode = ext_proc.ProcessingModeBodySendMode
 
 
-def gateway_filter() -> manager.HttpFilter:
-    """The filter of the process that reads model names."""
+def gateway_filter(port: int) -> manager.HttpFilter:
+    """The filter of the process that reads model names, on the listener of a manifest's port."""
+    listener = core.HeaderValue(key=LISTENER_HEADER, value=listener_key(port))
     return http_filter(
         names.GATEWAY_FILTER,
         ext_proc.ExternalProcessor(
-            grpc_service=grpc(names.GATEWAY_CLUSTER),
+            grpc_service=replace(grpc(names.GATEWAY_CLUSTER), initial_metadata=[listener]),
             message_timeout=seconds(GATEWAY_TIMEOUT_S),
             processing_mode=_mode(_BodyMode.STREAMED),
             metadata_options=_metadata([], [names.METADATA_NAMESPACE]),
