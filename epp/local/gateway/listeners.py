@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
 
 from epp.local.gateway.accesslog import access_log
+from epp.local.gateway.captured import changed, copy_filter
 from epp.local.gateway.clientheaders import REMOVED, REMOVED_PREFIXES
 from epp.local.gateway.messages import BUFFER_BYTES, extension, http_filter, packed, seconds, socket
 from epp.local.gateway.places import Places
@@ -88,12 +89,13 @@ def _connection_manager(
 
 
 def _filters(shared: Sequence[Listener], topology: Topology, limits: bool) -> list[manager.HttpFilter]:
-    envoy_headers = any(one.envoy_headers for one in shared)
+    copying = copy_filter(topology.limits, changed(topology)) if limits else None
     return [
         gateway_filter(shared[0].port),
+        *([] if copying is None else [copying]),
         *([ratelimit_filter(shared)] if limits else []),
         *picker_filters(topology),
-        http_filter("envoy.filters.http.router", router.Router(suppress_envoy_headers=not envoy_headers)),
+        http_filter("envoy.filters.http.router", router.Router()),
     ]
 
 

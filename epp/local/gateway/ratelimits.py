@@ -7,7 +7,8 @@ the stream is over: what it cost in the end, which is booked without an answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.config.ratelimit import v3 as service
@@ -18,6 +19,7 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcher
 from envoy_data_plane.google import protobuf
 
 from epp.local.gateway import names
+from epp.local.gateway.captured import ORIGINAL_PATH, copied
 from epp.local.gateway.messages import exactly, grpc, http_filter, packed, seconds
 from epp.manifests.limits import Charge, Descriptor, Entry, LimitPolicy, Match, Selector, Source, descriptors
 from epp.manifests.topology import Listener
@@ -48,14 +50,17 @@ def ratelimit_filter(listeners: Sequence[Listener]) -> manager.HttpFilter:
     return http_filter(names.RATELIMIT_FILTER, config)
 
 
-def limited(policy: LimitPolicy, rule_name: str, listener: Listener) -> dict[str, protobuf.Any]:
-    """Per-filter configuration of a route that took the route rule `rule_name`."""
+def limited(
+    policy: LimitPolicy, rule_name: str, listener: Listener, changed: Mapping[str, str]
+) -> dict[str, protobuf.Any]:
+    """Per-filter configuration of a route that took the route rule `rule_name`. `changed`: headers that are not the
+    client's at the end, see `captured`."""
     option = (
         route.RateLimitXRateLimitOption.UNSPECIFIED
         if listener.rate_limit_headers
         else route.RateLimitXRateLimitOption.OFF
     )
-    limits = [limit for one in descriptors(policy, rule_name) for limit in _limits(one, option)]
+    limits = [limit for one in descriptors(policy, rule_name) for limit in _limits(one, option, changed)]
     config = ratelimit.RateLimitPerRoute(domain=listener.domain, rate_limits=limits)
     return {names.RATELIMIT_FILTER: packed(config)}
 
@@ -85,12 +90,15 @@ def _headers_wanted(listeners: Sequence[Listener]) -> bool:
     return any(listener.rate_limit_headers for listener in listeners)
 
 
-def _limits(descriptor: Descriptor, option: route.RateLimitXRateLimitOption) -> list[route.RateLimit]:
-    actions = [_action(entry) for entry in descriptor.entries]
+def _limits(
+    descriptor: Descriptor, option: route.RateLimitXRateLimitOption, changed: Mapping[str, str]
+) -> list[route.RateLimit]:
     rule = descriptor.rule
+    actions = [_action(entry) for entry in descriptor.entries]
     found = [route.RateLimit(actions=actions, hits_addend=_addend(rule.at_request), x_ratelimit_option=option)]
     if rule.at_response is not None:
-        found.append(route.RateLimit(actions=actions, hits_addend=_addend(rule.at_response), apply_on_stream_done=True))
+        late = [_action_at_end(entry, changed) for entry in descriptor.entries]
+        found.append(route.RateLimit(actions=late, hits_addend=_addend(rule.at_response), apply_on_stream_done=True))
     return found
 
 
@@ -100,6 +108,15 @@ def _addend(charge: Charge | None) -> route.RateLimitHitsAddend | None:
     if charge.number is not None:
         return route.RateLimitHitsAddend(number=charge.number)
     return route.RateLimitHitsAddend(format=f"%DYNAMIC_METADATA({charge.namespace}:{charge.key})%")
+
+
+def _action_at_end(entry: Entry, changed: Mapping[str, str]) -> route.RateLimitAction:
+    selector = entry.selector
+    if selector is None or selector.header not in changed:
+        return _action(entry)
+    if entry.source is Source.MATCH:
+        return _action(replace(entry, selector=replace(selector, header=ORIGINAL_PATH)))
+    return copied(entry)
 
 
 def _action(entry: Entry) -> route.RateLimitAction:

@@ -21,8 +21,9 @@ from envoy_data_plane.envoy.config.route import v3 as route
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts import v3 as previous_hosts
 from envoy_data_plane.envoy.type import v3 as kinds
 from envoy_data_plane.envoy.type.matcher import v3 as matcher
+from envoy_data_plane.google import protobuf
 
-from epp.local.gateway import names
+from epp.local.gateway import captured, names
 from epp.local.gateway.messages import exactly, inline, packed, seconds
 from epp.local.gateway.processors import for_host, for_pool
 from epp.local.gateway.ratelimits import limited, matching, missing_or_empty
@@ -34,6 +35,8 @@ NO_ROUTE = (
     "No matching route found. It is likely that the model specified your request is not configured in the Gateway."
 )
 NO_TARGET = "The route has no backend."
+ENVOY_HEADERS = ("x-envoy-upstream-service-time", "x-envoy-ratelimited", "x-envoy-overloaded", "x-envoy-degraded")
+"""Headers of answers that a listener can turn off; `x-envoy-` headers of requests stay, limits may need them."""
 
 _PARTS = 1_000_000
 _API_ROOT = "/v1"
@@ -62,8 +65,10 @@ def route_configuration(name: str, listeners: Sequence[Listener], topology: Topo
 
 def _virtual_host(host: str, listeners: Sequence[Listener], topology: Topology) -> route.VirtualHost:
     backends = {backend.name: backend for backend in topology.backends}
+    changed = captured.changed(topology)
+    captured.check(topology.limits, changed)
     groups = [
-        (len(headers), _routes(taken, headers, backends))
+        (len(headers), _routes(taken, headers, backends, changed))
         for taken in _taken(listeners, topology)
         for headers in taken.rule.matches or ((),)
     ]
@@ -89,7 +94,9 @@ def _attached(one: Route, listener: Listener) -> bool:
     return listener.gateway in one.gateways or listener.domain in one.gateways
 
 
-def _routes(taken: _Taken, headers: Sequence[HeaderMatch], backends: Mapping[str, Backend]) -> list[route.Route]:
+def _routes(
+    taken: _Taken, headers: Sequence[HeaderMatch], backends: Mapping[str, Backend], changed: Mapping[str, str]
+) -> list[route.Route]:
     """The routes for one way in which a rule matches: refusals, then targets."""
     rule = taken.rule
     matchers = [_header(header) for header in headers]
@@ -98,20 +105,32 @@ def _routes(taken: _Taken, headers: Sequence[HeaderMatch], backends: Mapping[str
     if not targets:
         answer = _answer(500, NO_TARGET)
         return [*found, route.Route(name=rule.name, match=_match(matchers), direct_response=answer)]
-    limits = {} if taken.policy is None else limited(taken.policy, rule.name, taken.listener)
     total, below = sum(target.weight for target in targets), 0
     for target in targets:
         below += target.weight
+        backend = None if target.pool else backends[target.name]
         share = None if below == total else round(_PARTS * below / total)
         found.append(
             route.Route(
                 name=rule.name,
                 match=_match(matchers, share),
-                route=_action(rule, None if target.pool else backends[target.name], target),
-                typed_per_filter_config={**limits, **(for_pool(target.name) if target.pool else {})},
+                route=_action(rule, backend, target),
+                typed_per_filter_config={
+                    **_limits(taken, backend, changed),
+                    **(for_pool(target.name) if backend is None else {}),
+                },
+                response_headers_to_remove=[] if taken.listener.envoy_headers else list(ENVOY_HEADERS),
             )
         )
     return found
+
+
+def _limits(taken: _Taken, backend: Backend | None, changed: Mapping[str, str]) -> dict[str, protobuf.Any]:
+    if taken.policy is None:
+        return {}
+    rewritten = backend is not None and bool(backend.prefix)
+    here = changed if rewritten else {name: why for name, why in changed.items() if name != captured.PATH}
+    return limited(taken.policy, taken.rule.name, taken.listener, here)
 
 
 def _refusals(taken: _Taken, matchers: Sequence[route.HeaderMatcher]) -> Iterator[route.Route]:

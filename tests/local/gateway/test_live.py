@@ -378,6 +378,41 @@ async def test_descriptors_of_every_kind_of_rule(
         assert list(zip(call.descriptors, call.hits, strict=True)) == expected
 
 
+async def test_a_rule_about_paths_books_where_the_path_was_rewritten(envoy_binary: Path, tmp_path: Path) -> None:
+    chat = Selector("rule-0-match-0", ":path", Match.PREFIX, "/v1/chat")
+    limit = LimitRule((chat,), 1000, Unit.HOUR, at_request=Charge(0), at_response=BOOKED)
+    topology = llama(LimitPolicy("d/p", (limit,), gateways=("d/gw",)), prefix="/openai")
+    async with (
+        model_server("b") as server,
+        chain(envoy_binary, tmp_path, topology, backends={"d/b": [server.address]}) as gateway,
+    ):
+        assert (await gateway.post("llama"))[0] == 200
+        assert server.seen[0][1] == "/openai/chat/completions"
+        assert [call.hits for call in await gateway.limits.calls_become(2)] == [[0], [TOKENS]]
+
+
+@pytest.mark.parametrize(
+    ("sent", "entry"), [({"authorization": "Bearer ann"}, ("k", "Bearer ann")), ({}, ("k-absent", "k-absent"))]
+)
+async def test_what_is_booked_goes_by_the_clients_key_and_never_by_the_upstreams(
+    envoy_binary: Path, tmp_path: Path, sent: dict[str, str], entry: tuple[str, str]
+) -> None:
+    limit = LimitRule((Selector("k", "authorization", Match.DISTINCT),), 9, Unit.HOUR, Charge(0), BOOKED)
+    policy = LimitPolicy("d/p", (limit,), gateways=("d/gw",), absent=Absent.SHARED)
+    topology = llama(policy, key=ApiKey(Secret("sk-upstream")))
+    async with (
+        model_server("b") as server,
+        chain(envoy_binary, tmp_path, topology, backends={"d/b": [server.address]}) as gateway,
+    ):
+        assert (await gateway.post("llama", **sent))[0] == 200
+        assert server.seen[0][2]["authorization"] == "Bearer sk-upstream"
+        calls = await gateway.limits.calls_become(2)
+        assert [(call.descriptors, call.hits) for call in calls] == [
+            ([described(entry)], [0]),
+            ([described(entry)], [TOKENS]),
+        ]
+
+
 ABSENT = ("rule-0-match-0-absent", "rule-0-match-0-absent")
 
 
