@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
+from google.protobuf.wrappers_pb2 import UInt64Value
+from hypothesis import given
+from hypothesis import strategies as st
 
 from epp.protos import rls_pb2
 from epp.ratelimit.engine import Engine, Options
@@ -286,3 +290,41 @@ async def test_without_counters(on_failure: OnFailure, code: int | None) -> None
         shadow = await served.should_rate_limit(request("d", descriptor(("shadow", "u"))))
         assert shadow.overall_code == OK
     assert meter.of("epp_ratelimit_unanswered", on_failure.value) >= 1
+
+
+_TEXTS = st.sampled_from(["", "user", "shadow", "d", "x"]) | st.text(max_size=20)
+_ENTRIES = st.builds(rls_pb2.RateLimitDescriptor.Entry, key=_TEXTS, value=_TEXTS)
+_OVERRIDES = st.none() | st.builds(
+    rls_pb2.RateLimitDescriptor.RateLimitOverride,
+    requests_per_unit=st.integers(0, 2**32 - 1),
+    unit=st.integers(-1, 9),  # type: ignore[arg-type]  # numbers that the protocol does not name too
+)
+_DESCRIPTORS = st.builds(
+    rls_pb2.RateLimitDescriptor,
+    entries=st.lists(_ENTRIES, max_size=3),
+    limit=_OVERRIDES,
+    hits_addend=st.none() | st.builds(UInt64Value, value=st.integers(0, 2**64 - 1)),
+    is_negative_hits=st.booleans(),
+)
+_REQUESTS = st.builds(
+    rls_pb2.RateLimitRequest,
+    domain=st.sampled_from(["d", "", "e"]),
+    descriptors=st.lists(_DESCRIPTORS, max_size=4),
+    hits_addend=st.integers(0, 2**32 - 1),
+)
+
+
+@given(calls=st.lists(_REQUESTS, max_size=5), window=st.sampled_from(Window))
+def test_any_request_has_an_answer(calls: list[rls_pb2.RateLimitRequest], window: Window) -> None:
+    async def served() -> None:
+        answering = Engine(open_ledger(None, window=window, most_counters=3), Clock(), None, Options(HeaderNames()))
+        answering.install(rules_from_yaml(RULES, "rules.yaml"))
+        for call in calls:
+            try:
+                response = await answering.should_rate_limit(call)
+            except BadCall:
+                continue
+            assert len(response.statuses) == len(call.descriptors)
+            assert rls_pb2.RateLimitResponse.FromString(response.SerializeToString()) == response
+
+    asyncio.run(served())

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+from limits.aio.storage.redis import RedisStorage
 
 from epp.ratelimit.engine import Engine
 from epp.ratelimit.errors import LedgerError
@@ -111,6 +112,29 @@ async def test_keys_expire_soon_after_their_window(tmp_path: Path) -> None:
         assert await server.answers("GET p:second:d:k=v/1000000") == b"$1"
         assert await server.answers("TTL p:second:d:k=v/1000000") in (b":2", b":1")
         await one.close()
+
+
+@needs_redis
+async def test_the_library_reads_the_same_counters(tmp_path: Path) -> None:
+    clock = Clock()
+    async with store(tmp_path) as server:
+        library = RedisStorage(f"async+{server.url}", implementation="redispy", key_prefix="epp")
+        fixed, sliding = ledger(server, clock), ledger(server, clock, window=Window.SLIDING)
+        for amount in (3, 4):
+            await fixed.book([Charge("f", 3600, amount)], clock.now)
+            await sliding.book([Charge("s", 3600, amount)], clock.now)
+        assert await library.get("f/997200") == 7
+        before, _, count, left = await library.get_sliding_window("s", 3600)
+        assert (before, count) == (0, 7)
+        assert 7190 < left <= 7200
+        await library.incr("f/997200", 3600, 5)
+        await library.acquire_sliding_window_entry("s", 1000, 3600, 5)
+        for one, key in ((fixed, "f"), (sliding, "s")):
+            [standing] = await one.book([Charge(key, 3600, 0)], clock.now)
+            assert standing
+            assert standing.count == 12
+            await one.close()
+        await library.bridge.get_connection().aclose()  # type: ignore[attr-defined]
 
 
 @needs_redis

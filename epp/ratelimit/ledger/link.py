@@ -83,7 +83,7 @@ class Link:
                 await self._client.connection_pool.disconnect(inuse_connections=True)
             if isinstance(error, TimeoutError) and not str(error):
                 raise StoreAway(f"no answer within {timeout_s:g} s") from None
-            raise StoreAway(" ".join(str(error).split())[:200] or type(error).__name__) from error
+            raise StoreAway(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from error
 
 
 def _read(url: str) -> tuple[str, str]:
