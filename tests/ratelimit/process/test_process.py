@@ -17,7 +17,10 @@ from typing import Any
 
 import grpc
 import pytest
+from envoy_data_plane.envoy.service.ratelimit import v3 as rls
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpclib.client import Channel, UnaryUnaryMethod
+from grpclib.encoding.base import CodecBase
 
 from tests.e2e.stack import PATIENCE_S, ROOT
 from tests.ratelimit.process.support import (
@@ -86,6 +89,52 @@ async def test_many_calls_at_once_over_aio(config: Path) -> None:
     assert sorted(answer.statuses[0].limit_remaining for answer in answers if answer.overall_code == OK) == [
         *range(1000)
     ]
+
+
+class Codec(CodecBase):
+    """envoy-data-plane's messages for grpclib."""
+
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Any, message_type: Any) -> bytes:
+        return bytes(message)
+
+    def decode(self, data: bytes, message_type: Any) -> Any:
+        return message_type.parse(data)
+
+
+async def test_grpclib_on_a_connection_of_its_own(config: Path) -> None:
+    with serving(config) as service:
+        async with Channel("127.0.0.1", service.port, codec=Codec()) as channel:
+            ask = UnaryUnaryMethod(channel, METHOD, rls.RateLimitRequest, rls.RateLimitResponse)
+            answers = [await ask(of_user("alice", 600)) for _ in range(2)]
+        assert [answer.overall_code for answer in answers] == [OK, OVER]
+
+
+async def test_none_is_lost_when_it_stops(config: Path) -> None:
+    codes: list[Any] = []
+    enough = asyncio.Event()
+    with serving(config, "--drain-timeout=300ms") as service:
+
+        async def load(ask: Client) -> None:
+            while True:
+                try:
+                    codes.append((await ask.ask(of_user("alice", 1))).overall_code)
+                    if len(codes) >= 500:
+                        enough.set()
+                except grpc.aio.AioRpcError as error:
+                    # The connection is closed, and nobody listens any more.
+                    assert error.code() == grpc.StatusCode.UNAVAILABLE
+                    assert "refused" in (error.details() or "")
+                    return
+
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{service.port}") as channel:
+            running = [asyncio.create_task(load(Client(channel))) for _ in range(20)]
+            await enough.wait()
+            service.signal(signal.SIGTERM)
+            await asyncio.gather(*running)
+        assert await asyncio.to_thread(service.ended) == 0
+    assert codes.count(OK) == min(1000, len(codes))
 
 
 def test_calls_that_are_wrong_end_alone(config: Path) -> None:
