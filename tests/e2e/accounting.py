@@ -64,7 +64,9 @@ class Result:
 
     def differences(self) -> list[str]:
         """Empty when all agree."""
-        found = [f"{key}: clients {self.seen[key]}, limit {n}" for key, n in self.charged.items() if n != self.seen[key]]
+        found = [
+            f"{key}: clients {self.seen[key]}, limit {n}" for key, n in self.charged.items() if n != self.seen[key]
+        ]
         for model in (QWEN, LLAMA):
             sums = {
                 "clients": sum(n for (_, name), n in self.seen.items() if name == model),
@@ -104,12 +106,18 @@ def prompt_tokens(path: str, body: dict[str, Any]) -> int:
     return sum(map(count_tokens, ask.prompts[:: ask.n]))
 
 
-async def one(session: aiohttp.ClientSession, url: str, user: str, path: str, body: dict[str, Any], books: Books) -> str:
+async def one(
+    session: aiohttp.ClientSession, url: str, user: str, path: str, body: dict[str, Any], books: Books
+) -> str:
     """One request, booked; returns what was left of the limit before it."""
     books.requests += 1
     try:
         async with session.post(url + path, json=body, headers={"x-user-id": user}) as response:
-            data, status, left = await response.read(), response.status, response.headers.get("x-ratelimit-remaining", "")
+            data, status, left = (
+                await response.read(),
+                response.status,
+                response.headers.get("x-ratelimit-remaining", ""),
+            )
         if status != 200:
             raise ValueError(f"{status} {data[:100]!r}")
         books.tokens[user, body["model"]] += _seen(path, body, data)
@@ -198,7 +206,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, chain("-f", *manifests(Path(folder)), speed=args.speed) as up:
         result = asyncio.run(account(up, args.users, args.connections, args.requests))
     rate = args.users * args.connections * args.requests / result.seconds
-    print(f"{result.requests} requests, {sum(result.seen.values())} tokens, {result.seconds:.1f} s, {rate:.0f} a second")
+    print(
+        f"{result.requests} requests, {sum(result.seen.values())} tokens, {result.seconds:.1f} s, {rate:.0f} a second"
+    )
     for line in (*result.failed[:10], *result.differences()[:20]):
         print(f"  {line}")
     print("not one token lost or counted twice" if not (result.failed or result.differences()) else "NOT EXACT")

@@ -108,8 +108,8 @@ def make_plan(topology: Topology, wishes: Wishes, ports: Ports, lookup: Lookup =
     """The plan. Raises `StartError`: a port is taken, a name has no address; `ConfigErrors`: a picker's configuration
     is wrong."""
     if not topology.listeners or not topology.routes:
-        what = "a Gateway with an HTTP listener" if not topology.listeners else "an AIGatewayRoute on a Gateway"
-        raise StartError(f"{_files(topology)}: there is no {what}, so nothing would be served")
+        what = "no Gateway with an HTTP listener" if not topology.listeners else "no AIGatewayRoute on a Gateway"
+        raise StartError(f"{_files(topology)}: there is {what}, so nothing would be served")
     listeners = _listeners(topology, wishes, ports)
     groups = _Groups(topology, wishes, ports, lookup)
     pools = tuple(groups.pool(pool) for pool in topology.pools)

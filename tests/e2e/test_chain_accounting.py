@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Not one token lost or counted twice: clients, pods, limits and metrics agree. And what requests cost whose client
+goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.accounting import LIMIT, account, manifests
+from tests.e2e.chain import LLAMA, QWEN, TUTORIALS, chain, poem, until
+from tests.e2e.client import JSON, Answer, head, receive
+
+pytestmark = pytest.mark.envoy
+
+
+def test_every_token_of_every_user_is_charged_once(tmp_path: Path) -> None:
+    with chain("-f", *manifests(tmp_path), speed=100.0) as up:
+        result = asyncio.run(account(up, users=6, connections=4, requests=14))
+    assert result.failed == []
+    assert result.differences() == []
+    assert result.requests >= 6 * 4 * 14
+    assert len(result.charged) == 12
+    assert all(result.pods[model] > 5000 for model in (QWEN, LLAMA))
+
+
+def test_an_answer_that_its_client_does_not_wait_for_costs_nothing(tmp_path: Path) -> None:
+    """As with Envoy AI Gateway: the end of an answer tells its tokens, and there is none."""
+    with chain("-f", *manifests(tmp_path), speed=1.0) as up:
+        for model in (QWEN, LLAMA):
+            for stream in (True, False):
+                body = poem(model, stream=stream, max_tokens=400, ignore_eos=True)
+                fields = {**JSON, "x-user-id": "leaver", "content-length": str(len(body))}
+                with socket.create_connection(("127.0.0.1", up.port)) as sock:
+                    sock.sendall(head("POST", "/v1/chat/completions", fields) + body)
+                    if stream:
+                        some: Answer = receive(sock, until=lambda answer: answer.body.count(b"data:") > 3)
+                        assert some.status == 200
+                    else:
+                        until(lambda model=model: running(up.pods(), model))  # type: ignore[misc]
+            states = until(
+                lambda: (pods := up.pods()) and not any(s["requests"]["open"] for s in pods.values()) and pods
+            )
+            assert sum(state["models"].get(model, {}).get("aborted", 0) for state in states.values()) == 2
+            answer = up.ask(model, "leaver", max_tokens=1)
+            assert (answer.status, answer.get("x-ratelimit-remaining")) == (200, str(LIMIT))
+
+
+def running(pods: dict[str, dict[str, dict[str, int]]], model: str) -> bool:
+    """Some pod is at work."""
+    return any(state["engine"]["running"] for state in pods.values() if model in state["models"])
+
+
+@pytest.fixture
+def redis_port(tmp_path: Path) -> Iterator[int]:
+    """Debian's Redis, with a password."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = int(probe.getsockname()[1])
+    argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--requirepass", "sesame"]
+    server = subprocess.Popen([*argv, "--dir", str(tmp_path)], stdout=subprocess.DEVNULL)
+
+    def listening() -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            return False
+        return True
+
+    try:
+        until(listening)
+        yield port
+    finally:
+        server.kill()
+        server.wait(10)
+
+
+def test_with_redis_counters_outlive_the_service_and_the_password_is_nowhere(redis_port: int) -> None:
+    with chain("-f", *TUTORIALS, env={"REDIS_URL": f"redis://:sesame@127.0.0.1:{redis_port}"}) as up:
+        while up.ask(QWEN).status == 200:
+            pass
+        since = len(up.lines)
+        os.kill(up.child("epp ratelimit"), signal.SIGKILL)
+        up.wait(lambda line: "the rate limit service is back" in line, since=since)
+        assert "memory" not in "\n".join(up.lines[since:])
+        over = until(lambda: (answer := up.ask(QWEN)).status == 429 and answer)
+        assert over.get("x-ratelimit-remaining") == "0"
+        assert up.ask(LLAMA).status == 200
+        assert "sesame" not in "\n".join([*up.lines, *up.children().values(), json.dumps(up.report)])
+
+
+def test_sliding_windows_limit_too() -> None:
+    with chain("-f", *TUTORIALS, "--window", "sliding") as up:
+        answers = [up.ask(QWEN) for _ in range(14)]
+        statuses = [answer.status for answer in answers]
+        assert statuses == sorted(statuses)
+        assert set(statuses) == {200, 429}
