@@ -50,7 +50,12 @@ class Reloader:
         """Poll until cancelled."""
         while True:
             await asyncio.sleep(self._interval_s)
-            await self.poll()
+            try:
+                await self.poll()
+            except Exception as error:
+                # A fault of ours; the files may be better the next time.
+                self.counts.failing = True
+                log.error("rules kept as they are; looking at the configuration failed: %r", error, exc_info=error)
 
     async def poll(self) -> bool:
         """Look once; true when other rules are in use now."""
