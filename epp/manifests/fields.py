@@ -118,6 +118,8 @@ class Check:
             if len(value) < shape.least:
                 self._mistake(path, f"must have at least {shape.least} item")
             for index, item in enumerate(value):
+                if item.value is None and not isinstance(shape.of, Harmless | Unsupported):
+                    self._mistake((*path, index), "must not be null")
                 self.take(item, shape.of, (*path, index))
         elif isinstance(shape, Texts):
             self._texts(node, shape, path)

@@ -18,7 +18,8 @@ CONTAINER = Fields(
         "volumeMounts": Items(
             Fields(
                 harmless("mountPropagation readOnly recursiveReadOnly subPathExpr")
-                | {"name": Text(), "mountPath": Text(), "subPath": Text()}
+                | {"name": Text(), "mountPath": Text(), "subPath": Text()},
+                ("name", "mountPath"),
             )
         ),
     }
