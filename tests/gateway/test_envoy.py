@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,30 @@ def test_costs_are_the_pods_own_counts(envoy: Chain) -> None:
     assert total == [prompt, output, prompt + output]
     assert prompt > 0
     assert output > 0
+
+
+def test_not_one_token_is_lost_or_counted_twice(envoy: Chain) -> None:
+    before = names(envoy.plain_port)
+    kinds = [("plain", {}), ("hidden", {"stream": True}), ("hidden", {}), ("pooled", {"stream": True})]
+
+    def one(number: int) -> None:
+        model, more = kinds[number % len(kinds)]
+        if number % 10 == 9:
+            # A client that leaves with its request half sent: nobody is asked, nothing is booked.
+            fields = {**JSON, "content-length": "500", "x-request-id": f"many-{number}"}
+            with socket.create_connection(("127.0.0.1", envoy.port), timeout=PATIENCE_S) as client:
+                client.sendall(head("POST", "/v1/chat/completions", fields) + b'{"model": "plain"')
+            return
+        answer = post(envoy.port, chat(model, f"{number} " * 9, **more), {"x-request-id": f"many-{number}"})
+        assert (answer.status, answer.complete) == (200, True)
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(one, range(300)))
+    after = names(envoy.plain_port)
+    booked = [costs(envoy, f"many-{number}") for number in range(300)]
+    for place, key in enumerate(("prompt_tokens", "output_tokens")):
+        assert sum(one[place] for one in booked) == after[key] - before[key]
+    assert all(booked[number] == (0, 0, 0) for number in range(9, 300, 10))
 
 
 def events(answer: Answer) -> list[dict[str, Any]]:
