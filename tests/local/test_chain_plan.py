@@ -13,7 +13,7 @@ import pytest
 from epp.config.findings import ConfigErrors
 from epp.contract.errors import StartError
 from epp.local.chain.addresses import Ports, resolved
-from epp.local.chain.pickerconfig import costs_of, picker_config
+from epp.local.chain.pickerconfig import costs_of, parameters, picker_config
 from epp.local.chain.plan import Wishes, endpoints_file, make_plan
 from epp.local.gateway.places import Address
 from epp.manifests.topology import Backend, Cost, Listener, Pool, Target, Tls, Topology
@@ -131,6 +131,7 @@ def test_costs_are_those_of_all_routes_to_the_pool_and_a_conflict_is_told() -> N
     ]
 
 
+COUNTED = parameters([TOTAL], "off", POOL)
 SEED = """\
 apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
@@ -153,7 +154,7 @@ schedulingProfiles:
 
 
 def test_the_manifests_configuration_gets_one_plugin_more() -> None:
-    config = picker_config(SEED, [TOTAL, Cost("c", "CEL", "input_tokens")], "hidden", "x")
+    config = picker_config(SEED, parameters([TOTAL, Cost("c", "CEL", "input_tokens")], "hidden", POOL), "x")
     document = json.loads(config.text)
     *before, added = document["plugins"]
     assert [plugin["type"] for plugin in before] == [
@@ -168,13 +169,14 @@ def test_the_manifests_configuration_gets_one_plugin_more() -> None:
                 {"metadataKey": "c", "type": "CEL", "cel": "input_tokens"},
             ],
             "includeUsage": "hidden",
+            "backend": POOL,
         },
     }
     assert document["schedulingProfiles"][0]["plugins"][0] == {"pluginRef": "prefix-cache-scorer", "weight": 2.0}
 
 
 def test_without_a_configuration_the_built_in_scorers_stay() -> None:
-    config = picker_config(None, [TOTAL], "off", "x")
+    config = picker_config(None, COUNTED, "x")
     assert [plugin["type"] for plugin in json.loads(config.text)["plugins"]] == ["llm-request-costs"]
     scorers = [scorer.name for scorer in config.checked.profiles[0].scorers]
     assert scorers == ["queue-scorer", "kv-cache-utilization-scorer", "prefix-cache-scorer"]
@@ -182,13 +184,13 @@ def test_without_a_configuration_the_built_in_scorers_stay() -> None:
 
 def test_one_that_counts_already_and_one_without_costs_stay_as_they_are() -> None:
     own = SEED.replace("  - type: max-score", "  - type: llm-request-costs\n  - type: max-score", 1)
-    assert json.loads(picker_config(own, [TOTAL], "off", "x").text)["plugins"].count({"type": "llm-request-costs"}) == 1
-    assert "llm-request-costs" not in picker_config(SEED, [], "off", "x").text
+    assert json.loads(picker_config(own, COUNTED, "x").text)["plugins"].count({"type": "llm-request-costs"}) == 1
+    assert "llm-request-costs" not in picker_config(SEED, parameters([], "off", POOL), "x").text
 
 
 def test_a_mistake_is_told_with_the_line_of_the_manifest() -> None:
     with pytest.raises(ConfigErrors, match=r"of InferencePool p.*line 6: .*load-aware-scor"):
-        picker_config(SEED.replace("load-aware-scorer", "load-aware-scorrer", 1), [TOTAL], "off", "of InferencePool p")
+        picker_config(SEED.replace("load-aware-scorer", "load-aware-scorrer", 1), COUNTED, "of InferencePool p")
 
 
 @pytest.mark.parametrize("text", ["nothing", "host:", "host:0", "host:65536", ":80"])

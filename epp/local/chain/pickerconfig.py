@@ -8,7 +8,7 @@ wrote is neither matched by text nor reformatted. Mistakes are told with the lin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,10 @@ def costs_of(routes: Iterable[Route], target: str) -> tuple[tuple[Cost, ...], tu
 
 
 def picker_config(
-    text: str | None, costs: Sequence[Cost], include_usage: str, source: str, plugin_dirs: Sequence[Path] = ()
+    text: str | None, added: Mapping[str, Any], source: str, plugin_dirs: Sequence[Path] = ()
 ) -> PickerConfig:
-    """The configuration `text` (None: the built-in one) with the costs. One that counts by itself stays as it is.
+    """The configuration `text` (None: the built-in one) with the plugin, whose parameters are `added`; with no costs in
+    them, and where the configuration counts by itself, as it is.
 
     `source` is what mistakes are told of. Raises `ConfigErrors`.
     """
@@ -66,15 +67,15 @@ def picker_config(
         "kind": KIND,
     }
     plugins = list(document.get("plugins") or ())
-    if costs and not any(isinstance(plugin, dict) and plugin.get("type") == PLUGIN for plugin in plugins):
-        plugins.append({"type": PLUGIN, "parameters": parameters(costs, include_usage)})
+    if added["costs"] and not any(isinstance(plugin, dict) and plugin.get("type") == PLUGIN for plugin in plugins):
+        plugins.append({"type": PLUGIN, "parameters": dict(added)})
         document["plugins"] = plugins
     written = json.dumps(document, indent=2) + "\n"
     load_text(written, catalog, source=f"{source} with {PLUGIN}")
     return PickerConfig(written, checked)
 
 
-def parameters(costs: Sequence[Cost], include_usage: str) -> dict[str, Any]:
-    """The plugin's parameters."""
+def parameters(costs: Sequence[Cost], include_usage: str, backend: str) -> dict[str, Any]:
+    """The plugin's parameters; `backend` is what CEL expressions see under that name."""
     told = [{"metadataKey": cost.key, "type": cost.type, **({"cel": cost.cel} if cost.cel else {})} for cost in costs]
-    return {"costs": told, "includeUsage": include_usage}
+    return {"costs": told, "includeUsage": include_usage, "backend": backend}

@@ -14,7 +14,7 @@ from pathlib import Path
 from epp.contract.errors import StartError
 from epp.gateway.config import IncludeUsage
 from epp.local.chain.addresses import HOST, Lookup, Ports, look_up, resolved
-from epp.local.chain.pickerconfig import PickerConfig, costs_of, picker_config
+from epp.local.chain.pickerconfig import PickerConfig, costs_of, parameters, picker_config
 from epp.local.gateway.places import Address, Places, PoolPlace
 from epp.local.gateway.places import address as parse_address
 from epp.manifests.topology import Backend, Pool, Topology, Unsupported
@@ -168,7 +168,8 @@ class _Groups:
         self.told += conflicts
         source = f"the EndpointPickerConfig of InferencePool {pool.name}"
         wishes = self._wishes
-        config = picker_config(pool.picker_config, costs, wishes.include_usage, source, wishes.plugin_dirs)
+        added = parameters(costs, wishes.include_usage, pool.name)
+        config = picker_config(pool.picker_config, added, source, wishes.plugin_dirs)
         pods = () if pool.endpoints else self._simulate(f"InferencePool {pool.name}", stem, pool, pool.port)
         if pods:
             servers = [Server(pod.name, pod.place) for pod in pods]
