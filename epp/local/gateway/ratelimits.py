@@ -34,7 +34,8 @@ _Headers = ratelimit.RateLimitXRateLimitHeadersRfcVersion
 def ratelimit_filter(listeners: Sequence[Listener]) -> manager.HttpFilter:
     """The filter; routes without a configuration of their own pass. The service being away lets requests pass.
 
-    `listeners` share one Envoy listener, and the headers of its answers: one that wants them is enough.
+    `listeners` share one Envoy listener: `x-envoy-ratelimited` is there if one of them wants it, and `x-ratelimit-`
+    headers are for those alone that do.
     """
     config = ratelimit.RateLimit(
         # Every route that asks anything names its own domain.

@@ -35,8 +35,10 @@ NO_ROUTE = (
     "No matching route found. It is likely that the model specified your request is not configured in the Gateway."
 )
 NO_TARGET = "The route has no backend."
-ENVOY_HEADERS = ("x-envoy-upstream-service-time", "x-envoy-ratelimited", "x-envoy-overloaded", "x-envoy-degraded")
+ENVOY_HEADERS = ("x-envoy-upstream-service-time", "x-envoy-overloaded", "x-envoy-degraded")
 """Headers of answers that a listener can turn off; `x-envoy-` headers of requests stay, limits may need them."""
+RETRY_BUFFER_BYTES = 4 * 1024 * 1024
+"""The longest body that can be sent to another endpoint."""
 
 _PARTS = 1_000_000
 _API_ROOT = "/v1"
@@ -119,6 +121,7 @@ def _routes(
                     **_limits(taken, backend, changed),
                     **(for_pool(target.name) if backend is None else {}),
                 },
+                request_body_buffer_limit=None if backend is None else RETRY_BUFFER_BYTES,
                 response_headers_to_remove=[] if taken.listener.envoy_headers else list(ENVOY_HEADERS),
             )
         )
