@@ -15,6 +15,7 @@ from epp.manifests.limits import LimitPolicy, Match
 from epp.manifests.policies import policies_of
 from epp.manifests.read import checked_address
 from epp.manifests.routes import MODEL_HEADER, Routes
+from epp.manifests.secrets import DIRECTORY
 from epp.manifests.sources import EndpointBook, Sources
 from epp.manifests.targets import Targets
 from epp.manifests.topology import Listener, Route, Topology
@@ -42,11 +43,13 @@ def resolve(
 
     * pools: real endpoints `host:port` by the name of a pool, backend or service, before those in the files
     * environ: where keys are looked for (the process's if None), see `epp.manifests.secrets`
-    * secrets_dir: a directory of keys
+    * secrets_dir: a directory of keys; if None, the one that `EPP_SECRETS_DIR` names in `environ`
     """
     remarks = _copy(documents.remarks)
     lists = [*_given(pools or {}, remarks), *documents.endpoints]
     environ = os.environ if environ is None else environ
+    if secrets_dir is None and environ.get(DIRECTORY):
+        secrets_dir = Path(environ[DIRECTORY])
     sources = Sources(documents, remarks, EndpointBook(lists), environ, secrets_dir)
     routes = Routes(sources)
     made = routes.all()

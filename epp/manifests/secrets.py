@@ -2,7 +2,7 @@
 """Keys for upstreams. Where the key `apiKey` of a Secret comes from, the first that has it:
 
 1. the environment: `EPP_SECRET_<NAMESPACE>_<NAME>`, in capitals, other characters than letters and digits as `_`
-2. a file `<namespace>/<name>/apiKey` in a directory given for it
+2. a file `<namespace>/<name>/apiKey` in a directory, given or named by `EPP_SECRETS_DIR`
 3. the Secret in the files, `data` (base64) or `stringData`
 
 No message has any of it.
@@ -21,6 +21,7 @@ from epp.manifests.sources import Sources, full_name
 from epp.manifests.topology import ApiKey, Secret
 
 KEY = "apiKey"
+DIRECTORY = "EPP_SECRETS_DIR"
 _OTHER = re.compile(r"[^A-Z0-9]")
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
 _TYPES: Mapping[str, tuple[str, str, str]] = {
@@ -66,8 +67,8 @@ def _text(sources: Sources, policy: Document, path: tuple[Step, ...], name: str)
         if text is not None and _PLACEHOLDER.search(text):
             sources.warn(policy, path, f"Secret {name} has a placeholder for {KEY}; set {variable} to the key")
     if text is None:
-        directory = sources.secrets_dir or "DIR"
-        remedy = f"set {variable}, add the Secret, or write it to {directory}/{name}/{KEY} with a directory for secrets"
+        directory = sources.secrets_dir or f"${DIRECTORY}"
+        remedy = f"set {variable}, write it to {directory}/{name}/{KEY}, or add the Secret"
         sources.mistake(policy, path, f"key {KEY} of Secret {name} is not to be found; {remedy}")
         return ""
     text = text.strip()

@@ -98,7 +98,7 @@ def not_found(what: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     same = [other for other in names if other.partition("/")[2] == name.partition("/")[2]]
     meant = same[0] if same else nearest(name, names)
-    guess = f"; did you mean '{meant}'?" if meant else ""
+    guess = f" (did you mean '{meant}'?)" if meant else ""
     return f"{what} {name} is not in the files{guess}"
 
 

@@ -109,8 +109,8 @@ def test_absent_header(value: Absent) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("name: gw}", "name: gv}", "Gateway default/gv is not in the files; did you mean 'default/gw'?; it limits nothing there"),
-        ("kind: Gateway, name: gw", "kind: HTTPRoute, name: roote", "HTTPRoute default/roote is not in the files; did you mean 'default/route'?"),
+        ("name: gw}", "name: gv}", "Gateway default/gv is not in the files (did you mean 'default/gw'?); it limits nothing there"),
+        ("kind: Gateway, name: gw", "kind: HTTPRoute, name: roote", "HTTPRoute default/roote is not in the files (did you mean 'default/route'?)"),
         (LIMIT, LIMIT + "\n          cost: {response: {from: Metadata, metadata: {namespace: io.envoy.ai_gateway, key: totl}}}", "no route's llmRequestCosts have \"totl\"; did you mean 'total'?; nothing is counted"),
         ("type: Distinct}", "type: Distinct}, {name: x-ai-eg-model, value: mm}", "no route has model \"mm\""),
     ],

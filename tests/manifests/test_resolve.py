@@ -24,8 +24,8 @@ spec: {selector: {}, targetPorts: [{number: 8080}]}
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ("parentRefs: [{name: gw}]", "parentRefs: [{name: gv}]", "AIGatewayRoute default/route: Gateway default/gv is not in the files; did you mean 'default/gw'?"),
-        ("parentRefs: [{name: gw}]", "parentRefs: [{name: gw, namespace: other}]", "Gateway other/gw is not in the files; did you mean 'default/gw'?"),
+        ("parentRefs: [{name: gw}]", "parentRefs: [{name: gv}]", "AIGatewayRoute default/route: Gateway default/gv is not in the files (did you mean 'default/gw'?)"),
+        ("parentRefs: [{name: gw}]", "parentRefs: [{name: gw, namespace: other}]", "Gateway other/gw is not in the files (did you mean 'default/gw'?)"),
         ("parentRefs: [{name: gw}]", "parentRefs: [{name: gw, sectionName: https}]", "Gateway default/gw has no listener \"https\"; allowed: http"),
         ("parentRefs: [{name: gw}]", "parentRefs: [{name: gw, kind: Service, group: ''}]", "Service of group \"\" is not allowed here; allowed: Gateway of gateway.networking.k8s.io"),
         ("backendRefs: [{name: b}]", "backendRefs: [{name: bb}]", "AIServiceBackend default/bb is not in the files"),
@@ -35,7 +35,7 @@ spec: {selector: {}, targetPorts: [{number: 8080}]}
         ("backendRefs: [{name: b}]", "backendRefs: [{name: b, weight: 0}]", "no backendRefs with a weight over 0"),
         ("backendRefs: [{name: b}]", f"backendRefs: [{{name: b}}, {POOL_REF}]", "a rule with an InferencePool has no other backendRefs"),
         ("backendRefs: [{name: b}]", "backendRefs: [{name: b}]\n      timeouts: {request: 1 minute}", "\"1 minute\" is no duration; allowed: such as 60s"),
-        ("kind: Service, name: svc", "kind: Service, name: scv", "Service default/scv is not in the files; did you mean 'default/svc'?; add it, or say where it is: endpoints: {default/scv: [host:port]}"),
+        ("kind: Service, name: svc", "kind: Service, name: scv", "Service default/scv is not in the files (did you mean 'default/svc'?); add it, or say where it is: endpoints: {default/scv: [host:port]}"),
         ("kind: Service, name: svc", "kind: Backend, group: gateway.envoyproxy.io, name: svc", "Backend default/svc is not in the files; add it"),
         ("kind: Service, name: svc", "kind: Pod, name: svc", "kind \"Pod\" is not allowed here; allowed: Service, Backend"),
         ("schema: {name: OpenAI}", "schema: {name: OpenAI}\n  backendSecurityPolicyRef: {name: p}", "BackendSecurityPolicy default/p is not in the files"),
@@ -335,7 +335,7 @@ spec:
     (listener,) = topology(SMALL + policy).listeners
     assert (listener.envoy_headers, listener.rate_limit_headers) == (False, False)
     (warning,) = topology(SMALL + policy.replace("name: gw}", "name: gv}")).warnings
-    assert "Gateway default/gv is not in the files; did you mean 'default/gw'?; it has no effect" in warning
+    assert "Gateway default/gv is not in the files (did you mean 'default/gw'?); it has no effect" in warning
     assert told(SMALL + policy + "  timeout: {http: {}}\n") == [
         "ClientTrafficPolicy default/c spec.timeout: Envoy's defaults hold"
     ]

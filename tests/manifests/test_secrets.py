@@ -47,12 +47,16 @@ def test_environment_then_file_then_document(tmp_path: Path) -> None:
     file.write_text("two\n")
     assert key(text) == ApiKey(Secret("three"))
     assert key(text, secrets_dir=tmp_path) == ApiKey(Secret("two"))
+    assert key(text, environ={"EPP_SECRETS_DIR": str(tmp_path)}) == ApiKey(Secret("two"))
     assert key(text, secrets_dir=tmp_path, environ={VARIABLE: " one "}) == ApiKey(Secret("one"))
 
 
 def test_missing_key_names_the_remedies() -> None:
     (line,) = mistakes(SMALL + POLICY)
-    assert f"key apiKey of Secret default/the-key is not to be found; set {VARIABLE}, add the Secret" in line
+    assert (
+        f"key apiKey of Secret default/the-key is not to be found; set {VARIABLE}, write it to $EPP_SECRETS_DIR/default/the-key/apiKey, or add"
+        in line
+    )
     assert "default/the-key/apiKey" in line
 
 
