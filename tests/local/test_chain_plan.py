@@ -71,7 +71,7 @@ def test_without_limits_there_is_no_rate_limit_service() -> None:
 
 @pytest.mark.parametrize("missing", ["listeners", "routes"])
 def test_manifests_that_would_serve_nothing_are_told(missing: str) -> None:
-    with pytest.raises(StartError, match="there is no (Gateway|AIGatewayRoute)"):
+    with pytest.raises(StartError, match=r"there is no (Gateway|AIGatewayRoute)"):
         planned(both(**{missing: ()}))
 
 
