@@ -18,7 +18,7 @@ from epp.manifests.routes import MODEL_HEADER, Routes
 from epp.manifests.secrets import DIRECTORY
 from epp.manifests.sources import EndpointBook, Sources
 from epp.manifests.targets import Targets
-from epp.manifests.topology import Listener, Route, Topology
+from epp.manifests.topology import HeaderMatch, Listener, Route, Topology
 
 COST_NAMESPACE = "io.envoy.ai_gateway"
 _TOLD_IF_UNUSED = {
@@ -120,19 +120,18 @@ def _tell_unused(sources: Sources, targets: Targets) -> None:
 
 
 def _tell_doubled(sources: Sources, listeners: Sequence[Listener], routes: Sequence[Route]) -> None:
-    """List the matches that an earlier rule on the same port has as well: requests never come to the later one."""
-    for port in sorted({listener.port for listener in listeners}):
-        names = {name for item in listeners if item.port == port for name in (item.gateway, item.domain)}
-        first: dict[frozenset[object], str] = {}
-        for route in routes:
-            if not names.intersection(route.gateways):
-                continue
-            for rule in route.rules:
-                for match in rule.matches:
-                    other = first.setdefault(frozenset(match), rule.name)
-                    if other != rule.name:
-                        asked = ", ".join(f"{item.name}: {item.value}" for item in match)
-                        sources.remarks.cannot(f"{rule.name} {asked}", f"{other} has the same match and comes first")
+    """List the matches that an earlier rule has as well, on the same port and host: requests never come to the later
+    one."""
+    for port, host in sorted({(listener.port, listener.hostname) for listener in listeners}):
+        here = [listener for listener in listeners if (listener.port, listener.hostname) == (port, host)]
+        names = {name for listener in here for name in (listener.gateway, listener.domain)}
+        first: dict[frozenset[HeaderMatch], str] = {}
+        for rule in (rule for route in routes if names.intersection(route.gateways) for rule in route.rules):
+            for match in rule.matches or ((),):
+                other = first.setdefault(frozenset(match), rule.name)
+                if other != rule.name:
+                    asked = ", ".join(f"{item.name}: {item.value}" for item in match) or "every request"
+                    sources.remarks.cannot(f"{rule.name} {asked}", f"{other} has the same match and comes first")
 
 
 def _tell_odd_limits(

@@ -322,6 +322,22 @@ def test_second_claim_to_a_model_is_listed() -> None:
     assert told(SMALL + other_port + second.replace("name: gw}", "name: gw2}")) == []
 
 
+def test_second_rule_for_everything_is_listed_and_hosts_are_apart() -> None:
+    text = swap(
+        SMALL, "    - matches: [{headers: [{name: x-ai-eg-model, value: m}]}]\n      backendRefs", "    - backendRefs"
+    )
+    second = text[text.index(ROUTE[:20]) : text.index(BACKEND)].replace("name: route}", "name: second}")
+    second = second[second.index("---\napiVersion: aigateway") :]
+    assert told(text + second) == [
+        "default/second/rule/0 every request: default/route/rule/0 has the same match and comes first"
+    ]
+    hosts = "{name: http, protocol: HTTP, port: 80, hostname: a}, {name: other, protocol: HTTP, port: 80, hostname: b}"
+    apart = swap(text + second, "{name: http, protocol: HTTP, port: 80}", hosts)
+    apart = apart.replace("[{name: gw}]", "[{name: gw, sectionName: http}]", 1)
+    apart = apart.replace("[{name: gw}]", "[{name: gw, sectionName: other}]", 1)
+    assert told(apart) == []
+
+
 def test_client_traffic_policy() -> None:
     policy = """
 ---
