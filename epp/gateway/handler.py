@@ -182,7 +182,12 @@ class Passage:
         if usage is None and not self._api.tells_usage:
             return {}
         request = InferenceRequest("", self._headers, model=self._model)
-        return plan.costs.on_response_end(request, ResponseEnd(response.status, usage))
+        try:
+            return plan.costs.on_response_end(request, ResponseEnd(response.status, usage))
+        except Exception as error:
+            # The answer is on its way to the client: better unbooked than broken off.
+            log.error("the costs of an answer could not be made: %r", error, exc_info=error)
+            return {}
 
     def closed(self, end: End) -> None:
         """Count how it ended."""

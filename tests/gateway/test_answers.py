@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epp.plugins.costs.llm_request_costs import LlmRequestCosts
 from tests.extproc import messages
 from tests.gateway.exchanges import Bench, Stream
 
@@ -159,3 +160,16 @@ def test_cel_sees_the_model_and_the_backend() -> None:
     stream = bench.ask(chat("m"))
     stream.answer(ANSWER)
     assert stream.metadata == {"ours": {"price": 48.0}}
+
+
+def test_a_defect_in_costs_never_breaks_an_answer(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr(LlmRequestCosts, "on_response_end", broken)
+    stream = asked()
+    assert stream.answer(ANSWER) == ANSWER
+    assert stream.metadata == {}
+    assert "defect" in caplog.text
