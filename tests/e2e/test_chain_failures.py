@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.chain import LLAMA, POOL, QWEN, TUTORIALS, Chain, chain, until
+from tests.e2e.stack import Part
 
 pytestmark = pytest.mark.envoy
 
@@ -133,6 +135,36 @@ def test_its_end_leaves_no_process_and_no_key(number: signal.Signals, tmp_path: 
     if number == signal.SIGKILL:
         with chain("-f", *TUTORIALS, env=env):
             assert not folder.exists()
+
+
+def test_a_signal_while_it_starts_ends_it_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "epp", "up", "-f", *map(str, TUTORIALS), "--port", "0"]
+    part = Part(argv, env={"TMPDIR": str(tmp_path)})
+    try:
+        part.wait(lambda line: line.startswith("starting: "))
+        part.signal(signal.SIGTERM)
+        assert part.ended() == 130
+        assert part.lines[-1] == "everything is stopped"
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        part.stop()
+
+
+def test_real_servers_in_the_place_of_simulated_ones(tmp_path: Path) -> None:
+    models = [word for model in (QWEN, LLAMA) for word in ("--model", model)]
+    servers = Part([sys.executable, "-m", "epp", "sim-pod", "--port", "0", "--count", "2", "--name", "real", *models])
+    try:
+        places = [
+            servers.wait(lambda line, name=name: line.startswith(name) and line.rpartition("http://")[2])
+            for name in ("real-0", "real-1")
+        ]
+        pools = ("--pool", f"qwen-instruct={','.join(places)}", "--pool", f"llama3-1b={places[1]}")
+        with chain("-f", *TUTORIALS, *pools) as up:
+            assert up.report["simulated"] == []
+            assert up.ask(QWEN).get("x-inference-pod") in ("real-0", "real-1")
+            assert up.ask(LLAMA).get("x-inference-pod") == "real-1"
+    finally:
+        servers.stop()
 
 
 class _Done(Exception):

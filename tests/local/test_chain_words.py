@@ -172,5 +172,7 @@ def test_envoys_lines_are_requests_or_complaints() -> None:
     assert len(said) == 2 + 9
     assert said[-1] == f"  -> user123  {LLAMA}  429     12 ms  over the limit of 1000, again in 17 s, by llama-0"
     now[0] = 1.0
+    follow.envoy_line(json.dumps({"status": 200, "user": "\x1b[2Jx\n" + "y" * 100, "model": "m", "duration_ms": 1}))
+    assert said.pop() == "  -> ?[2Jx?" + "y" * 74 + "  m  200      1 ms"
     follow.envoy_line(json.dumps({"status": 404, "method": "GET", "path": "/x", "model": None}))
     assert said[-2:] == ["     (and 11 more)", "  -> (no user)  GET /x  404        ms"]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 _LINES_PER_S = 10
+_SHOWN = 80
 
 
 class Follow:
@@ -64,7 +65,9 @@ def request_line(entry: dict[str, Any]) -> str:
 
     def value(name: str) -> str:
         found = entry.get(name)
-        return "" if found in (None, "-") else " ".join(str(found).split())[:80]
+        # Clients choose some of these: nothing of them may reach a terminal as a command.
+        text = "".join(letter if letter.isprintable() else "?" for letter in str(found)[:_SHOWN])
+        return "" if found in (None, "-") else text
 
     costs = entry.get("costs")
     limit, over = value("limit").partition(",")[0], value("status") == "429" and bool(value("limit"))
