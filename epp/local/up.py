@@ -20,6 +20,7 @@ from pathlib import Path
 from epp.contract.errors import EppError, StartError, UsageError
 from epp.local.arguments import parse, split
 from epp.local.envoy import find_envoy
+from epp.manifests.documents import ManifestErrors
 
 DEFAULT_CONFIG = Path(__file__).with_name("seed-config.yaml")
 
@@ -37,6 +38,9 @@ def main(argv: Sequence[str]) -> int:
 
             return run(args, passed_on, envoy)
         return _small_stack(args, passed_on, envoy)
+    except ManifestErrors as error:
+        print(*(f"epp up: {line}" for line in error.mistakes), sep="\n", file=sys.stderr)
+        return 1
     except EppError as error:
         print(f"epp up: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
