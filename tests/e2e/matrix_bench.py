@@ -22,7 +22,7 @@ import uvloop
 from epp.extproc import PATH, End, HeaderList, HttpRequest, Outcome, Route, Watch, service
 from epp.transport import h2 as transport
 from tests.e2e.matrix_parts import Answer, h1, h2_ask, h2_pod, pod
-from tests.e2e.stack import connection_manager, envoy
+from tests.e2e.stack import Envoy, connection_manager, envoy
 
 MODES = ("NONE", "STREAMED", "BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED")
 VARIANTS: dict[str, dict[str, str]] = {
@@ -36,6 +36,8 @@ BUFFER_BYTES = 256 * 1024
 BUFFERED_BYTES = 8 * 1024 * 1024
 """The limit on routes with BUFFERED."""
 Run = Callable[..., Any]
+TOLD_IN = "io.envoy.ai_gateway"
+"""The namespace of what is told at a response's end; the access log has it."""
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 
 
@@ -47,6 +49,8 @@ class Seen:
     response_headers: list[tuple[dict[str, str], bool]] = field(default_factory=list)
     body: bytes = b""
     ended: bool = False
+    told: int = 0
+    upper: bool = False
     end: End | None = None
 
 
@@ -80,22 +84,26 @@ class Picker:
         self._bench.in_flight += 1
         watch = Watch[headers.get("x-watch", "BODY")]
         destination = [("x-gateway-destination-endpoint", address.encode())]
-        return Route(set_headers=destination, remove_headers=["x-removed"], watch=watch)
+        self._seen.upper = "x-upper" in headers
+        return Route(destination, ["x-removed"], watch=watch, tells="x-tells" in headers)
 
     def response_headers(self, headers: Mapping[str, str], end: bool) -> HeaderList:
         """Mark the response."""
         self._seen.response_headers.append((dict(headers), end))
         return [("x-seen", b"headers")]
 
-    def response_body(self, chunk: bytes, end: bool) -> None:
+    def response_body(self, chunk: bytes, end: bool) -> bytes | None:
         """Collect the body."""
         self._seen.body += chunk
         assert not self._seen.ended
         self._seen.ended = end
+        return chunk.upper() if self._seen.upper else None
 
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
-        """No route of these asks for it."""
-        return {}
+        """Tell of it."""
+        self._seen.told += 1
+        about = {"bytes": len(self._seen.body), "share": 0.5, "model": "model-m", "whole": True}
+        return {TOLD_IN: about, "not-received": {"x": 1}}
 
     def closed(self, end: End) -> None:
         """Write down the end."""
@@ -117,6 +125,7 @@ class Bench:
         self.port = self.admin_port = 0
         self.ports: dict[str, int] = {}
         self._number = 0
+        self.gateway: Envoy | None = None
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[tuple[int, int]]:
@@ -165,6 +174,13 @@ class Bench:
         how it ended."""
         await self.until(lambda: not (self.open or self.in_flight))
         return self.seen.get(cell, self.last)
+
+    async def logged(self, cell: str) -> str:
+        """What Envoy's access log says was told at the end of one response."""
+        assert self.gateway is not None
+        lines, start = self.gateway.lines, f"told {cell} "
+        await self.until(lambda: any(line.startswith(start) for line in list(lines)))
+        return next(line.removeprefix(start) for line in list(lines) if line.startswith(start))
 
     async def until(self, condition: Callable[[], object], seconds: float = 20.0) -> None:
         """Wait for what a message will bring about."""
@@ -218,6 +234,17 @@ def adapt(document: dict[str, Any], alone_port: int) -> None:
     place["endpoint"]["address"]["socket_address"]["port_value"] = alone_port
     clusters.append(alone)
     manager = connection_manager(document)
+    ext_proc(document["static_resources"]["listeners"][0])["metadata_options"] = {
+        "receiving_namespaces": {"untyped": ["envoy.lb", TOLD_IN]}
+    }
+    fields = " ".join(f"%DYNAMIC_METADATA({TOLD_IN}:{key})%" for key in ("bytes", "share", "model", "whole"))
+    manager["access_log"] = [{
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"text_format_source": {"inline_string": f"told %REQ(x-cell)% {fields}\n"}},
+        },
+    }]  # fmt: skip
     manager["upgrade_configs"] = [{"upgrade_type": "websocket"}]
     fault = {"@type": f"{_FILTERS}.fault.v3.HTTPFault", "abort": {"header_abort": {}, "percentage": {"numerator": 100}}}
     manager["http_filters"].insert(0, {"name": "envoy.filters.http.fault", "typed_config": fault})
@@ -270,7 +297,7 @@ def running() -> Iterator[tuple[Bench, Run]]:
         bench, parts = Bench(), contextlib.AsyncExitStack()
         port, alone_port = runner.run(_enter(parts, bench))
         with envoy(port, adapt=lambda it: adapt(it, alone_port), epp_tls=False, buffer_bytes=BUFFER_BYTES) as gateway:
-            bench.port, bench.admin_port = gateway.port, gateway.admin_port
+            bench.port, bench.admin_port, bench.gateway = gateway.port, gateway.admin_port, gateway
             runner.run(bench.find_ports())
             yield bench, runner.run
         runner.run(parts.aclose())

@@ -285,6 +285,8 @@ def envoy(epp_port: int, *, adapt: Adapt | None = None, **config: Any) -> Iterat
         # A document of many routes is too long for an argument.
         config_file.write_text(json.dumps(document))
         options = ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
+        # Access logs are read while it runs.
+        options += ["--file-flush-interval-msec", "20"]
         argv = [str(binary), "--config-path", str(config_file), "--admin-address-path", str(told), *options]
         part = Envoy(argv)
         try:
