@@ -25,7 +25,7 @@ from epp.extproc import PATH, service
 from epp.transport import h2 as transport
 from tests.director.test_life import Bench
 from tests.e2e.matrix_bench import MODES
-from tests.e2e.stack import connection_manager, envoy
+from tests.e2e.stack import Envoy, connection_manager, envoy
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
 Run = Callable[..., Any]
@@ -49,6 +49,12 @@ def events_of(model: str) -> bytes:
     return b"".join(b"data: %s\n\n" % json.dumps(event).encode() for event in events) + b"data: [DONE]\n\n"
 
 
+def with_usage(events: bytes) -> bytes:
+    """`events` with the one that tells the tokens before their end."""
+    told = b'data: {"id": "c", "choices": [], "usage": {"prompt_tokens": 24, "completion_tokens": 178, "total_tokens": 202}}'
+    return events.replace(b"data: [DONE]", told + b"\n\ndata: [DONE]")
+
+
 def answer_of(model: str) -> bytes:
     """An answer in the name of `model`."""
     return b'{"id": "c",\n "model": %s, "choices": [], "usage": {"prompt_tokens": 1}}' % json.dumps(model).encode()
@@ -66,6 +72,8 @@ async def pod(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={**headers, "content-type": "text/event-stream"})
     await response.prepare(request)
     data, rng, at = events_of(asked["model"]), random.Random(5), 0
+    if (asked.get("stream_options") or {}).get("include_usage"):
+        data = with_usage(data)
     while at < len(data):
         size = rng.randint(1, 300)
         await response.write(data[at : at + size])
@@ -80,6 +88,7 @@ class Gateway:
     def __init__(self) -> None:
         self.bench = Bench(endpoints=0)
         self.port = 0
+        self.proxy: Envoy | None = None
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[int]:
@@ -108,9 +117,27 @@ class Gateway:
         ):
             return Answer(got.status, {k.lower(): v for k, v in got.headers.items()}, await got.read())
 
+    async def logged(self, cell: str) -> str:
+        """The total that Envoy's access log has of the request with this `x-cell`."""
+        assert self.proxy is not None
+        start = f"told {cell} "
+        async with asyncio.timeout(20):
+            while not (found := [line for line in list(self.proxy.lines) if line.startswith(start)]):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        return found[0].removeprefix(start)
 
-def _routes(document: dict[str, Any]) -> None:
+
+def _adapt(document: dict[str, Any]) -> None:
     manager = connection_manager(document)
+    [ext_proc] = [f["typed_config"] for f in manager["http_filters"] if f["name"] == "envoy.filters.http.ext_proc"]
+    ext_proc["metadata_options"]["receiving_namespaces"]["untyped"].append("io.envoy.ai_gateway")
+    manager["access_log"] = [{
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"text_format_source": {"inline_string": "told %REQ(x-cell)% %DYNAMIC_METADATA(io.envoy.ai_gateway:total)%\n"}},
+        },
+    }]  # fmt: skip
     # A client may name the model to ask for; this gateway lets it.
     del manager["early_header_mutation_extensions"]
     manager["route_config"]["virtual_hosts"][0]["routes"] = [
@@ -144,7 +171,7 @@ def gateway() -> Iterator[tuple[Gateway, Run]]:
         async def enter() -> int:
             return await parts.enter_async_context(it.serving())
 
-        with envoy(runner.run(enter()), adapt=_routes, epp_tls=False) as proxy:
-            it.port = proxy.port
+        with envoy(runner.run(enter()), adapt=_adapt, epp_tls=False) as proxy:
+            it.port, it.proxy = proxy.port, proxy
             yield it, runner.run
         runner.run(parts.aclose())
