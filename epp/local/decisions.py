@@ -95,12 +95,14 @@ def message(entry: dict[str, Any]) -> str:
     return f"{text}: {error}" if error and error not in text else text
 
 
-def complaint(line: str) -> str | None:
-    """What a line of output complains of: its message where it is an error, or where it is no JSON line and says so."""
+def complaint(line: str, *, warnings: bool = False) -> str | None:
+    """What a line of output complains of: its message where it is an error (or a warning, if wished), or where it is
+    no JSON line and says so."""
     entry = parse(line)
     if entry is None:
         return line.strip() if "error" in line.lower() else None
-    return message(entry) if str(entry.get("level", "")).lower() in _LOUD_LEVELS else None
+    level = str(entry.get("level", "")).lower()
+    return message(entry) if level in _LOUD_LEVELS or (warnings and level in ("warn", "warning")) else None
 
 
 def readable(line: str) -> str:

@@ -84,10 +84,14 @@ def make_parts(
         env = {**running.environ, **({REDIS_VARIABLE: running.redis} if running.redis else {})}
         parts.append(part("the rate limit service", argv, url, note=note, env=env))
     for pool in plan.pools:
-        name = f"the endpoint picker of {pool.pool.name}"
         argv = picker_argv(plan, pool, files) + running.picker_flags
-        parts.append(part(name, argv, page.format(pool.metrics)))
+        parts.append(part(picker_name(pool), argv, page.format(pool.metrics)))
     return parts
+
+
+def picker_name(pool: PoolPlan) -> str:
+    """What a pool's picker is called in messages."""
+    return f"the endpoint picker of {pool.pool.name}"
 
 
 def pod_argv(pod: SimPod) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import aiohttp
 
 from epp.contract.errors import StartError
 from epp.local.chain.follow import Follow
-from epp.local.chain.parts import Files, Listeners, Running, make_parts
+from epp.local.chain.parts import Files, Listeners, Running, make_parts, picker_name
 from epp.local.chain.plan import Plan
 from epp.local.chain.supervise import Part, Supervisor
 from epp.local.chain.tryout import as_json, curl, limited, line, models, try_out
@@ -69,6 +69,7 @@ class ChainSession:
         self._follow = Follow(self._printer.line, time.monotonic)
         self._stopping = asyncio.Event()
         self._ready_s: float | None = None
+        self._early: list[str] = []
         self._tried_out = False
 
     async def run(self) -> int:
@@ -107,12 +108,17 @@ class ChainSession:
         self._stopping.set()
 
     def _complain(self, name: str) -> Callable[[str], None]:
-        """Shows what a part complains of once the gateway is up. Before, what goes wrong ends the part, and is told."""
+        """Shows what a part complains of, once the gateway is up; what it said before, then. What pickers say of
+        simulated pods before is not worth it: all of them are only starting."""
+        pools = self._config.plan.pools
+        patient = any(pool.pods and name == picker_name(pool) for pool in pools)
 
         def on_line(text: str) -> None:
-            told = complaint(text) if self._ready_s is not None else None
-            if told is not None:
-                self._printer.line(f"  {name}: {told}")
+            words = complaint(text, warnings=True)
+            if words is not None and self._ready_s is not None:
+                self._printer.line(f"  {name}: {words}")
+            elif words is not None and not patient:
+                self._early.append(f"  {name}: {words}")
 
         return on_line
 
@@ -123,6 +129,8 @@ class ChainSession:
         self._ready_s = start_s
         self._printer.line(f"ready after {start_s:.1f} s: {plan.url}\n")
         for text in route_lines(plan):
+            self._printer.line(text)
+        for text in dict.fromkeys(self._early):
             self._printer.line(text)
         self._printer.line()
         outcomes = await self._try_out(session)
@@ -194,7 +202,7 @@ def _group(part: Part) -> str:
 
 def pages(plan: Plan) -> dict[str, int]:
     """Who has a metrics page on which port."""
-    found = {f"the endpoint picker of {pool.pool.name}": pool.metrics for pool in plan.pools}
+    found = {picker_name(pool): pool.metrics for pool in plan.pools}
     found["the gateway"] = plan.gateway_page
     if plan.places.ratelimit is not None:
         found["the rate limit service"] = plan.limits_page
