@@ -7,7 +7,7 @@ import asyncio
 
 import aiohttp
 
-_POLL_S = 0.05
+_POLL_S = 0.1
 _PATIENCE_S = 1.0
 
 
