@@ -30,9 +30,9 @@ class Outcome:
     latency_ms: float = 0.0
     first_byte_ms: float | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
     handled: Handled | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
