@@ -140,6 +140,9 @@ class Passage:
                 if plan.include_usage == "hidden":
                     self._hide = HideUsage()
                 return plan.route(model, asking)
+        elif is_encoded(headers.get("content-encoding")) and ask_usage(body, api.path) is not None:
+            # The pool's picker counts, but cannot ask for the usage of this stream in a body it would have to pack.
+            return plan.route(model, body)
         return self._models.route(model)
 
     def _refuse(self, error: Exception, http: HttpRequest, path: str) -> Immediate:

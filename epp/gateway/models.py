@@ -61,10 +61,10 @@ class Plan:
     def route(self, model: str, body: bytes | None = None, reused: bool = False) -> Route:
         """The answer to Envoy; `body` in the place of the client's, which is plain."""
         headers = [(MODEL_HEADER, model.encode())]
+        encoding = () if body is None else ("content-encoding",)
         if self.costs is None:
-            return Route(headers, watch=Watch.NOTHING, reused=reused)
-        removed = (COMPRESSION,) if body is None else (COMPRESSION, "content-encoding")
-        return Route(headers, removed, body=body, reused=reused, tells=True)
+            return Route(headers, encoding, body=body, watch=Watch.NOTHING, reused=reused)
+        return Route(headers, (COMPRESSION, *encoding), body=body, reused=reused, tells=True)
 
 
 _UNROUTED = ModelConfig("backend")

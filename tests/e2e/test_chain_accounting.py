@@ -5,6 +5,7 @@ goes away."""
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import shutil
@@ -17,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.accounting import LIMIT, account, manifests
-from tests.e2e.chain import LLAMA, QWEN, TUTORIALS, chain, poem, until
-from tests.e2e.client import JSON, Answer, head, receive
+from tests.e2e.chain import LLAMA, QWEN, TUTORIALS, Chain, chain, poem, until
+from tests.e2e.client import JSON, Answer, head, post, receive
 
 pytestmark = pytest.mark.envoy
 
@@ -31,6 +32,50 @@ def test_every_token_of_every_user_is_charged_once(tmp_path: Path) -> None:
     assert result.requests >= 6 * 4 * 14
     assert len(result.charged) == 12
     assert all(result.pods[model] > 5000 for model in (QWEN, LLAMA))
+
+
+def test_odd_requests_cost_what_their_pods_counted(tmp_path: Path) -> None:
+    """Every form in which a client might get tokens for nothing, and answers that cost nothing indeed."""
+    long = {"messages": [{"role": "user", "content": "x" * 50_000}], "max_tokens": 2}
+    with chain("-f", *manifests(tmp_path)) as up:
+        for model in (QWEN, LLAMA):
+            requests: dict[str, tuple[bytes, dict[str, str]]] = {
+                "not-asked": (poem(model, stream=True, stream_options={"include_usage": False}), {}),
+                "null": (poem(model, stream=True, stream_options=None), {}),
+                "at-each-token": (
+                    poem(model, stream=True, stream_options={"include_usage": True, "continuous_usage_stats": True}),
+                    {},
+                ),
+                "packed": (gzip.compress(poem(model)), {"content-encoding": "gzip"}),
+                "packed-stream": (gzip.compress(poem(model, stream=True)), {"content-encoding": "gzip"}),
+                "model-last": (json.dumps({**long, "stream": True, "model": model}).encode(), {}),
+                "model-twice": (poem(model).replace(b"{", b'{"model": "another", ', 1), {}),
+                "choices": (poem(model, n=3, stream=True, max_tokens=5), {}),
+                "refused": (poem(model, n=1000), {}),
+                "accepts-packed": (poem(model), {"accept-encoding": "gzip"}),
+            }
+            charged = 0
+            for user, (body, headers) in requests.items():
+                answer = post(up.port, body, {"x-user-id": user, **headers})
+                assert answer.status == (400 if user == "refused" else 200), user
+                assert answer.complete
+            before = sum_of(up.pods(), model)
+            for user in requests:
+                paid = until(lambda user=user, model=model: spent(up, model, user), 1.0) if user != "refused" else 0  # type: ignore[misc]
+                assert (paid > 0) == (user != "refused"), user
+                charged += paid
+            assert charged == before
+
+
+def spent(up: Chain, model: str, user: str) -> int:
+    """What a user was charged, asked without being charged: a request that the pod refuses."""
+    return LIMIT - int(up.ask(model, user, n=1000).get("x-ratelimit-remaining"))
+
+
+def sum_of(pods: dict[str, dict[str, dict[str, dict[str, int]]]], model: str) -> int:
+    """Tokens that pods counted for a model."""
+    books = [state["models"][model] for state in pods.values() if model in state["models"]]
+    return sum(book["prompt_tokens"] + book["output_tokens"] for book in books)
 
 
 def test_an_answer_that_its_client_does_not_wait_for_costs_nothing(tmp_path: Path) -> None:

@@ -116,6 +116,15 @@ def test_a_compressed_body_is_read_and_passed_on_as_it_is() -> None:
     assert stream.body == packed
 
 
+def test_a_compressed_stream_to_a_pool_goes_on_plain_so_that_its_picker_can_ask_for_the_usage() -> None:
+    plain = chat("pooled", stream=True)
+    stream = Bench().ask(gzip.compress(plain), content_encoding="gzip")
+    assert stream.set_headers == {"x-ai-eg-model": "pooled"}
+    assert stream.body == plain
+    asked = gzip.compress(chat("pooled", stream=True, stream_options={"include_usage": True}))
+    assert Bench().ask(asked, content_encoding="gzip").body == asked
+
+
 async def test_a_long_compressed_body_is_inflated_in_a_thread() -> None:
     bench = Bench()
     long = gzip.compress(b'{"model": "pooled"' + b" " * 70_000 + b"}", compresslevel=0)
