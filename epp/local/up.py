@@ -31,8 +31,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         args = parse(own)
         envoy = find_envoy()
-        if importlib.util.find_spec("aiohttp") is None:
-            raise StartError("the package aiohttp is not installed: run `pip install 'epp[local]'`")
+        for package in ("aiohttp", "envoy_data_plane", "limits") if args.files else ("aiohttp",):
+            if importlib.util.find_spec(package) is None:
+                raise StartError(f"the package {package} is not installed: run `pip install 'epp[local]'`")
         if args.files:
             from epp.local.chain.command import run
 

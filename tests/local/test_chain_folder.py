@@ -9,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from epp.contract.errors import StartError
 from epp.local.chain.folder import private_folder
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +24,12 @@ def test_only_its_owner_may_read_it_and_it_goes_at_the_end(tmp_path: Path) -> No
         assert file.stat().st_mode & 0o777 == 0o600
         assert file.read_text() == "secret"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_none_can_be_made_it_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="no private directory can be made in .*: No such file"):
+        with private_folder(tmp_path / "nowhere"):
+            pass
 
 
 def test_it_goes_when_the_run_fails(tmp_path: Path) -> None:

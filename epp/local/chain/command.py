@@ -90,7 +90,10 @@ def _check(plan: Plan, files: Files, envoy: Path, out: TextIO, *, as_values: boo
     for line in route_lines(plan):
         print(line, file=out)
     argv = [str(envoy), "--mode", "validate", "--config-path", str(files.envoy), "--log-level", "error"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=_VALIDATE_S, check=False)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=_VALIDATE_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StartError(f"Envoy cannot say whether it takes the configuration: {error}") from None
     if done.returncode:
         words = " ".join((done.stderr or done.stdout).split())[-500:]
         raise StartError(f"Envoy refuses the configuration: {words}")

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from epp.contract.errors import StartError
 from epp.local.gateway.secrets import write_private
 
 _PREFIX = "epp-up-"
@@ -37,11 +38,17 @@ class Folder:
 
 @contextlib.contextmanager
 def private_folder(parent: Path | None = None) -> Iterator[Folder]:
-    """A new directory, removed at the end; those that killed runs left beside it are removed at the beginning."""
+    """A new directory, removed at the end; those that killed runs left beside it are removed at the beginning. Raises
+    `StartError` where none can be made."""
     beside = parent or Path(tempfile.gettempdir())
     sweep(beside)
-    made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=beside))
-    lock = os.open(made / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        made = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}", dir=beside))
+        lock = os.open(made / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StartError(
+            f"no private directory can be made in {beside}: {error.strerror or error}; set $TMPDIR"
+        ) from None
     path = beside / made.name.removeprefix(".")
     try:
         # Under the name that others sweep only when it is held.
