@@ -27,9 +27,12 @@ def test_only_its_owner_may_read_it_and_it_goes_at_the_end(tmp_path: Path) -> No
 
 
 def test_where_none_can_be_made_it_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(StartError, match="no private directory can be made in .*: No such file"):
-        with private_folder(tmp_path / "nowhere"):
-            pass
+    wrong = tmp_path / "nowhere"
+    with (
+        pytest.raises(StartError, match=r"no private directory can be made in .*: No such file"),
+        private_folder(wrong),
+    ):
+        pass
 
 
 def test_it_goes_when_the_run_fails(tmp_path: Path) -> None:
