@@ -43,7 +43,7 @@ def question(user: int) -> bytes:
     """What Envoy asks at the end of a request, as the tutorials' policy makes it."""
     entries = (("route", "bench/route/rule/0"), ("rule-0-match-0", f"user-{user}"), ("rule-0-match-1",) * 2)
     descriptor = RateLimitDescriptor(
-        entries=[RateLimitDescriptor.Entry(key=key, value=value) for key, value in entries]
+        entries=[RateLimitDescriptor.Entry(key=key, value=value.encode()) for key, value in entries]
     )
     descriptor.hits_addend.value = 1
     return RateLimitRequest(domain=DOMAIN, descriptors=[descriptor]).SerializeToString()

@@ -18,7 +18,7 @@ from epp.ratelimit.errors import BadCall, LedgerAway, NotReady
 from epp.ratelimit.headers import HeaderNames, headers_of
 from epp.ratelimit.ledger.contract import LARGEST_AMOUNT, Charge, Ledger, OnFailure, Standing
 from epp.ratelimit.limits import LARGEST_LIMIT
-from epp.ratelimit.matching import Match, find
+from epp.ratelimit.matching import Match, entries_of, find
 from epp.ratelimit.rules import RuleBook
 from epp.ratelimit.tally import Tally
 
@@ -188,7 +188,8 @@ def _is_over(statuses: Sequence[Status], matches: Sequence[Match | None], reques
 
 def _group(descriptor: rls_pb2.RateLimitDescriptor) -> str:
     """Limits in quota mode of the same model at the same backend are one group; all else is a group of its own."""
-    named = {entry.key: entry.value for entry in descriptor.entries if entry.key in _GROUP_KEYS}
+    entries = entries_of(descriptor)
+    named = {key: value for key, value in entries if key in _GROUP_KEYS}
     if any(named.values()):
         return repr([named.get(key, "") for key in _GROUP_KEYS])
-    return repr([(entry.key, entry.value) for entry in descriptor.entries])
+    return repr(entries)

@@ -5,6 +5,8 @@ At each level an entry takes the child with its exact value, else the first wild
 child without a value. The limit counts only where the descriptor ends: one that goes deeper than the rules, or ends
 before them, has none. An override in the request takes the place of all rules of a known domain.
 
+Values come from headers: one that is no UTF-8 is a value like others, with a counter of its own.
+
 A counter's key names everything the counter depends on: unit, domain, entries. It is printable ASCII without spaces
 whatever headers hold, no two descriptors have the same, and it is at most 200 characters long.
 """
@@ -12,7 +14,7 @@ whatever headers hold, no two descriptors have the same, and it is at most 200 c
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from urllib.parse import quote
 
@@ -44,7 +46,7 @@ def find(book: RuleBook, domain: str, descriptor: rls_pb2.RateLimitDescriptor) -
     root = book.domains.get(domain)
     if root is None:
         return None
-    entries = [(entry.key, entry.value) for entry in descriptor.entries]
+    entries = entries_of(descriptor)
     if descriptor.HasField("limit"):
         return _override(domain, entries, descriptor.limit)
     rule, path, shared = root, [], False
@@ -62,6 +64,11 @@ def find(book: RuleBook, domain: str, descriptor: rls_pb2.RateLimitDescriptor) -
         entries = [(key, step.shared or value) for (key, value), step in zip(entries, path, strict=True)]
     unit = limit.unit.name if limit.unit else ""
     return Match(limit, counter_key(unit, domain, entries), _name(limit, domain, entries, path))
+
+
+def entries_of(descriptor: rls_pb2.RateLimitDescriptor) -> list[tuple[str, str]]:
+    """Keys and values; a byte that is no UTF-8 is half of a surrogate pair, as no header can say it otherwise."""
+    return [(entry.key, entry.value.decode(errors="surrogateescape")) for entry in descriptor.entries]
 
 
 def _child(rule: Rule, key: str, value: str) -> Rule | None:
@@ -85,7 +92,12 @@ def _name(limit: Limit, domain: str, entries: Sequence[tuple[str, str]], path: S
         ]
     else:
         return limit.rule
-    return ".".join((domain, *steps))
+    return _shown(domain, steps)
+
+
+def _shown(domain: str, steps: Iterable[str]) -> str:
+    """As a label, which is Unicode."""
+    return ".".join((domain, *steps)).encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _composite(key: str, value: str) -> str:
@@ -98,7 +110,7 @@ def _override(
     unit: Unit | None = UNITS.get(override.unit)
     if unit is None:
         raise BadCall(f"limit override with unit {override.unit}; allowed: 1 (second) to 7 (week)")
-    rule = ".".join((domain, *(_composite(key, value) for key, value in entries)))
+    rule = _shown(domain, (_composite(key, value) for key, value in entries))
     return Match(Limit(rule, override.requests_per_unit, unit), counter_key(unit.name, domain, entries), rule)
 
 
@@ -112,4 +124,4 @@ def counter_key(unit: str, domain: str, entries: Sequence[tuple[str, str]]) -> s
 
 
 def _quoted(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else quote(text, safe="._~/@-")
+    return text if _PLAIN.fullmatch(text) else quote(text, safe="._~/@-", errors="surrogateescape")

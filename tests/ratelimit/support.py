@@ -27,7 +27,7 @@ Entries = Sequence[tuple[str, str]]
 def descriptor(*entries: tuple[str, str], hits: int | None = None, refund: bool = False) -> rls_pb2.RateLimitDescriptor:
     made = rls_pb2.RateLimitDescriptor(is_negative_hits=refund)
     for key, value in entries:
-        made.entries.add(key=key, value=value)
+        made.entries.add(key=key, value=value.encode(errors="surrogateescape"))
     if hits is not None:
         made.hits_addend.value = hits
     return made

@@ -293,7 +293,8 @@ async def test_without_counters(on_failure: OnFailure, code: int | None) -> None
 
 
 _TEXTS = st.sampled_from(["", "user", "shadow", "d", "x"]) | st.text(max_size=20)
-_ENTRIES = st.builds(rls_pb2.RateLimitDescriptor.Entry, key=_TEXTS, value=_TEXTS)
+_BYTES = _TEXTS.map(str.encode) | st.binary(max_size=20)
+_ENTRIES = st.builds(rls_pb2.RateLimitDescriptor.Entry, key=_TEXTS, value=_BYTES)
 _OVERRIDES = st.none() | st.builds(
     rls_pb2.RateLimitDescriptor.RateLimitOverride,
     requests_per_unit=st.integers(0, 2**32 - 1),

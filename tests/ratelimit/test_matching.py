@@ -177,3 +177,22 @@ def test_a_long_value_is_hashed() -> None:
     assert len(keys) == 220
     assert max(map(len, keys)) <= 200
     assert counter_key("DAY", "d", [("user", "a b/é")]) == "day:d:user=a%20b/%C3%A9"
+
+
+def test_a_value_that_is_no_utf8_has_a_counter_of_its_own() -> None:
+    values = ["caf\udce9", "caf\udce8", "café", "caf\ufffd", "caf%E9"]
+    matches = [find(BASIC, "test-domain", descriptor(("key7", value))) for value in values]
+    found = [match for match in matches if match is not None]
+    assert len({match.key for match in found}) == len(values)
+    assert found[0].key == "minute:test-domain:key7=caf%E9"
+    assert all(match.key.isascii() and match.rule.encode() for match in found)
+    assert found[0].rule == "test-domain.key7_caf\ufffd"
+
+
+def test_any_bytes_of_a_header_can_be_read() -> None:
+    call = rls_pb2.RateLimitRequest(domain="test-domain")
+    call.descriptors.add().entries.add(key="key2", value=b"\xff\xfe" * 200)
+    [read] = rls_pb2.RateLimitRequest.FromString(call.SerializeToString()).descriptors
+    match = find(BASIC, "test-domain", read)
+    assert match is not None
+    assert match.limit.requests == 20

@@ -31,7 +31,7 @@ def test_a_request_of_envoy() -> None:
     ours = rls_pb2.RateLimitRequest.FromString(bytes(theirs))
     assert (ours.domain, ours.hits_addend) == ("ns/gw/http", 3)
     first, second = ours.descriptors
-    assert [(entry.key, entry.value) for entry in first.entries] == [("user", "ü")]
+    assert [(entry.key, entry.value) for entry in first.entries] == [("user", "ü".encode())]
     assert (first.HasField("hits_addend"), first.hits_addend.value, first.is_negative_hits) == (True, 0, True)
     assert (second.HasField("hits_addend"), second.limit.requests_per_unit, second.limit.unit) == (
         False,
