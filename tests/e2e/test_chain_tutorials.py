@@ -83,9 +83,9 @@ def test_the_command_again_and_again_until_the_429(running: Chain, model: str) -
         assert headers["x-ratelimit-remaining"] == str(1000 - charged)
         charged, answers = charged + usage["total_tokens"], answers + 1
         assert answers < 50
+    assert status == "HTTP/1.1 429 Too Many Requests", (headers, body, running.lines[-5:])
     # One more is let in as long as what was counted is not above the limit.
     assert charged > 1000 >= charged - usage["total_tokens"]
-    assert status == "HTTP/1.1 429 Too Many Requests"
     date, request_id, reset = headers.pop("date"), headers.pop("x-request-id"), int(headers.pop("x-ratelimit-reset"))
     assert headers == {
         "x-envoy-ratelimited": "true",
