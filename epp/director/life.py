@@ -185,7 +185,10 @@ class Life:
         route = director.route_to(addresses, self._watch, bool(self._plan.end_hooks))
         settings = director.settings
         hooks, body = self._plan.response_hooks, self._new_body
-        if not (self._new_id or settings.echo_headers or settings.emit_scores or hooks or body is not None):
+        # What somebody wants to know the tokens of must be readable, also where nothing had to be asked for them.
+        read = self._plan.end_hooks or self._wish is not UsageWish.NEVER
+        plain = read and "accept-encoding" in request.headers
+        if not (self._new_id or settings.echo_headers or settings.emit_scores or hooks or plain or body is not None):
             return route
         self._new_body = None
         headers = list(route.set_headers)
@@ -193,7 +196,7 @@ class Life:
             headers.append(("x-request-id", request.request_id.encode()))
         if settings.echo_headers:
             headers.extend(echo(request.headers))
-        if self._wish is not UsageWish.NEVER and "accept-encoding" in request.headers:
+        if plain:
             headers.append(PLAIN_ANSWER)
         metadata = route.metadata
         if settings.emit_scores:

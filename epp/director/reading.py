@@ -110,10 +110,11 @@ def asking(
 ) -> tuple[bytes | None, UsageWish]:
     """The body that asks for the tokens of its streamed answer, where `wish` says so and the client does not, and that
     wish; else `new_body`, which is sent on in the place of the client's, and NEVER."""
-    if wish is UsageWish.NEVER or not request.stream or http.body is None or not http.body_complete:
+    if wish is UsageWish.NEVER or http.body is None or not http.body_complete:
         return new_body, UsageWish.NEVER
     if is_encoded(http.headers.get("content-encoding")):
-        director.say_once("tokens of streamed answers are not asked for where a body has a content-encoding")
+        if request.stream:
+            director.say_once("tokens of streamed answers are not asked for where a body has a content-encoding")
         return new_body, UsageWish.NEVER
     body = ask_usage(http.body if new_body is None else new_body, request.path)
     return (new_body, UsageWish.NEVER) if body is None else (body, wish)
