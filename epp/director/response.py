@@ -11,6 +11,10 @@ from epp.requests.encoding import is_encoded
 from epp.requests.usage import UsageReader
 
 
+IN_HEADER = "metadata"
+"""Where vLLM tells the tokens of embeddings that it sends as bytes (`encoding_format: bytes`), as JSON."""
+
+
 class Response:
     """One answer, from its headers on.
 
@@ -29,6 +33,9 @@ class Response:
         self.encoded = is_encoded(headers.get("content-encoding"))
         self.readable = (self.streaming or "json" in kind) and not self.encoded
         self._usage = UsageReader() if self.readable else None
+        if "octet-stream" in kind:
+            self._usage = UsageReader()
+            self._usage.feed(headers.get(IN_HEADER, "").encode(errors="surrogateescape"))
         self.first_byte_s: float | None = None
         self._last_s = 0.0
         self.body_bytes = 0
@@ -44,7 +51,7 @@ class Response:
             series.inter_token(at_s - self._last_s)
         self._last_s = at_s
         self.body_bytes += len(chunk)
-        if self._usage is not None:
+        if self.readable and self._usage is not None:
             self._usage.feed(chunk)
         return first
 

@@ -150,6 +150,25 @@ def test_a_hook_that_keeps_failing_is_benched() -> None:
     assert bench.plan.plugins[0].failing == 0
 
 
+BYTES = {":status": "200", "content-type": "application/octet-stream"}
+
+
+@pytest.mark.parametrize(("metadata", "usage"), [
+    ('{"id":"e","data":[{"index":0}],"usage":{"prompt_tokens":7,"total_tokens":7}}', (7, 7)),
+    ('{"id":"e","data":[{"index":0}]}', None),
+    ("\udcff", None),
+    ("", None),
+])  # fmt: skip
+def test_vllm_tells_the_tokens_of_embeddings_as_bytes_in_a_header(metadata: str, usage: tuple[int, int] | None) -> None:
+    hook = Hook({})
+    life, _ = route_of(bench_with(hook))
+    vectors = b'"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}'
+    assert answered(life, {**BYTES, "metadata": metadata}, vectors) == vectors
+    life.response_end()
+    told = hook.told[0][1].usage
+    assert usage == (None if told is None else (told.prompt_tokens, told.total_tokens))
+
+
 def test_without_response_bodies_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     bench = bench_with(Hook({}, UsageWish.ASK))
     for _ in range(3):
