@@ -18,6 +18,7 @@ HELP = """\
 epp: an endpoint picker for LLM inference, behind Envoy
 
   epp up [...]       a whole stack on this machine: simulated pods, the picker, real Envoy
+  epp up -f FILE...  the gateway that Kubernetes manifests describe, on this machine
   epp serve [...]    the picker itself; also plain `epp --flag ...`
   epp check CONFIG   print what a configuration will do, and every mistake in it
   epp check --probe  ask every endpoint once, and print what it does not say
