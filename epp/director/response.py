@@ -10,7 +10,6 @@ from epp.observe.recorder import Series
 from epp.requests.encoding import is_encoded
 from epp.requests.usage import UsageReader
 
-
 IN_HEADER = "metadata"
 """Where vLLM tells the tokens of embeddings that it sends as bytes (`encoding_format: bytes`), as JSON."""
 
