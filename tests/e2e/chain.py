@@ -102,6 +102,13 @@ def chain(*arguments: str | Path, env: dict[str, str] | None = None, speed: floa
         part.stop()
 
 
+def within_one_hour(seconds: float = 15.0) -> None:
+    """Wait, if need be, until the hour will last so long: limits of an hour begin anew with it."""
+    left_s = 3600 - time.time() % 3600
+    if left_s < seconds:
+        time.sleep(left_s + 0.1)
+
+
 def until(true: Callable[[], Any], patience_s: float = PATIENCE_S) -> Any:
     """The first true value, asked again and again."""
     deadline_s = time.monotonic() + patience_s

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.accounting import LIMIT, account, manifests
-from tests.e2e.chain import LLAMA, QWEN, TUTORIALS, Chain, chain, poem, until
+from tests.e2e.chain import LLAMA, QWEN, TUTORIALS, Chain, chain, poem, until, within_one_hour
 from tests.e2e.client import JSON, Answer, head, post, receive
 
 pytestmark = pytest.mark.envoy
@@ -132,6 +132,7 @@ def redis_port(tmp_path: Path) -> Iterator[int]:
 
 
 def test_with_redis_counters_outlive_the_service_and_the_password_is_nowhere(redis_port: int) -> None:
+    within_one_hour()
     with chain("-f", *TUTORIALS, env={"REDIS_URL": f"redis://:sesame@127.0.0.1:{redis_port}"}) as up:
         while up.ask(QWEN).status == 200:
             pass
@@ -146,6 +147,7 @@ def test_with_redis_counters_outlive_the_service_and_the_password_is_nowhere(red
 
 
 def test_sliding_windows_limit_too() -> None:
+    within_one_hour()
     with chain("-f", *TUTORIALS, "--window", "sliding") as up:
         answers = [up.ask(QWEN) for _ in range(14)]
         statuses = [answer.status for answer in answers]

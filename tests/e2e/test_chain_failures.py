@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.chain import LLAMA, POOL, QWEN, TUTORIALS, Chain, chain, until
+from tests.e2e.chain import LLAMA, POOL, QWEN, TUTORIALS, Chain, chain, until, within_one_hour
 from tests.e2e.stack import Part
 
 pytestmark = pytest.mark.envoy
@@ -67,6 +67,7 @@ def test_without_the_gateway_process_nothing_passes_unread(running: Chain) -> No
 
 
 def test_without_the_rate_limit_service_requests_pass_and_what_was_counted_is_lost(running: Chain) -> None:
+    within_one_hour()
     while status(running, QWEN, "spender") == 200:
         pass
     assert status(running, QWEN, "spender") == 429

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.chain import LLAMA, POOL, QWEN, TUTORIALS, Chain, chain, poem, until
+from tests.e2e.chain import LLAMA, POOL, QWEN, TUTORIALS, Chain, chain, poem, until, within_one_hour
 from tests.e2e.client import get, post
 
 pytestmark = pytest.mark.envoy
@@ -72,6 +72,7 @@ def curl(running: Chain, model: str) -> tuple[str, dict[str, str], bytes]:
 
 @pytest.mark.parametrize("model", [QWEN, LLAMA])
 def test_the_command_again_and_again_until_the_429(running: Chain, model: str) -> None:
+    within_one_hour()
     charged, answers = 0, 0
     while True:
         status, headers, body = curl(running, model)
@@ -100,6 +101,7 @@ def test_the_command_again_and_again_until_the_429(running: Chain, model: str) -
 
 
 def test_another_user_and_the_other_model_are_not_touched(running: Chain) -> None:
+    within_one_hour()
     while running.ask(QWEN, "ann").status == 200:
         pass
     assert running.ask(QWEN, "ann").status == 429
@@ -112,6 +114,7 @@ def test_another_user_and_the_other_model_are_not_touched(running: Chain) -> Non
 
 
 def test_streams_cost_the_same_and_do_not_show_what_was_not_asked_for(running: Chain) -> None:
+    within_one_hour()
     for model in (QWEN, LLAMA):
         whole = running.ask(model, "whole").json()["usage"]["total_tokens"]
         hidden = running.ask(model, "stream", stream=True)
