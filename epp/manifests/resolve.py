@@ -21,6 +21,11 @@ from epp.manifests.targets import Targets
 from epp.manifests.topology import HeaderMatch, Listener, Route, Topology
 
 COST_NAMESPACE = "io.envoy.ai_gateway"
+_MOST_NAMES = 12
+_WITH_ENDPOINTS = (
+    "InferencePool ", "LLMInferenceService ", "InferenceService ", "AIServiceBackend ", "Service ", "Backend "
+)  # fmt: skip
+"""How titles of documents begin that can be given endpoints."""
 _TOLD_IF_UNUSED = {
     "InferencePool": "no route leads to it; it is not started",
     "LLMInferenceService": "no route leads to it; it is not started",
@@ -103,7 +108,7 @@ def _given(pools: Mapping[str, Sequence[str]], remarks: Remarks) -> Iterable[End
 
 
 def _tell_unused(sources: Sources, targets: Targets) -> None:
-    served = {title for title in sources.used if not title.startswith(("BackendT", "ReferenceGrant"))}
+    served = {title for title in sources.used if title.startswith(_WITH_ENDPOINTS)}
     for document in sources.documents.items:
         why = _TOLD_IF_UNUSED.get(document.kind)
         if why is not None and document.title not in sources.used:
@@ -112,11 +117,17 @@ def _tell_unused(sources: Sources, targets: Targets) -> None:
     names = [name for full in known for name in (full, full.partition("/")[2])]
     for entry in sources.endpoints.unused():
         meant = nearest(entry.name, names)
-        guess = f"; did you mean '{meant}'?" if meant else ""
+        guess = f"; did you mean '{meant}'?" if meant else f"; allowed: {_some(names)}"
         text = (
             f"endpoints of {show(entry.name)}: no pool, backend or service that a route leads to has this name{guess}"
         )
         sources.remarks.mistake(entry.place, text)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The names without a namespace, of many the first."""
+    short = list(dict.fromkeys(name for name in names if "/" not in name))
+    return ", ".join([*short[:_MOST_NAMES], *(["..."] if len(short) > _MOST_NAMES else [])]) or "none"
 
 
 def _tell_doubled(sources: Sources, listeners: Sequence[Listener], routes: Sequence[Route]) -> None:

@@ -14,6 +14,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from epp.manifests.documents import Document, Step
@@ -22,6 +23,8 @@ from epp.manifests.topology import ApiKey, Secret
 
 KEY = "apiKey"
 DIRECTORY = "EPP_SECRETS_DIR"
+MOST_CHARACTERS = 8192
+"""Of a key; what is longer is another file."""
 _OTHER = re.compile(r"[^A-Z0-9]")
 _PLACEHOLDER = re.compile(r"<[^<>]*>")
 _TYPES: Mapping[str, tuple[str, str, str]] = {
@@ -58,9 +61,16 @@ def key_of(sources: Sources, policy: Document) -> ApiKey | None:
 
 def _text(sources: Sources, policy: Document, path: tuple[Step, ...], name: str) -> str:
     """The key's text, "" after a mistake."""
-    variable = variable_of(name)
-    text = sources.environ.get(variable) or _from_file(sources, policy, path, name)
-    where = f"variable {variable}"
+    variable, file = variable_of(name), _file_of(sources, name)
+    text = sources.environ.get(variable) or None
+    where = f"the variable {variable}"
+    if text is None and file is not None:
+        where = str(file)
+        try:
+            text = _read(file)
+        except OSError as error:
+            sources.mistake(policy, path, f"{file} cannot be read: {error.strerror}; it has to be a file with the key")
+            return ""
     if text is None:
         text = _from_document(sources, name)
         where = f"Secret {name}"
@@ -72,28 +82,38 @@ def _text(sources: Sources, policy: Document, path: tuple[Step, ...], name: str)
         sources.mistake(policy, path, f"key {KEY} of Secret {name} is not to be found; {remedy}")
         return ""
     text = text.strip()
-    if not text or not text.isascii() or not text.isprintable():
-        sources.mistake(policy, path, f"the key from {where} or a file is empty, or has characters no header can carry")
+    fault = _fault(text)
+    if fault is not None:
+        sources.mistake(policy, path, f"the key from {where} {fault}; give the key alone, in one line")
         return ""
     return text
 
 
-def _from_file(sources: Sources, policy: Document, path: tuple[Step, ...], name: str) -> str | None:
+def _fault(key: str) -> str | None:
+    """What keeps `key` from being a header's value; the key is not in it."""
+    if not key:
+        return "is empty"
+    if not key.isascii() or not key.isprintable():
+        return "has characters that no header can carry"
+    return f"is longer than {MOST_CHARACTERS} characters" if len(key) > MOST_CHARACTERS else None
+
+
+def _file_of(sources: Sources, name: str) -> Path | None:
     if sources.secrets_dir is None:
         return None
     namespace, _, bare = name.partition("/")
     if any(part in ("", ".", "..") or "/" in part for part in (namespace, bare)):
         return None
-    file = sources.secrets_dir / namespace / bare / KEY
+    return sources.secrets_dir / namespace / bare / KEY
+
+
+def _read(file: Path) -> str | None:
+    """The file's text, cut where it is too long to be a key, and no key where it is no text. Raises `OSError`."""
     try:
-        return file.read_text()
+        with file.open("rb") as opened:
+            return opened.read(2 * MOST_CHARACTERS).decode(errors="replace")
     except FileNotFoundError:
         return None
-    except OSError as error:
-        sources.mistake(policy, path, f"{file} cannot be read: {error.strerror}")
-    except UnicodeDecodeError:
-        sources.mistake(policy, path, f"{file} is not text")
-    return None
 
 
 def _from_document(sources: Sources, name: str) -> str | None:

@@ -148,6 +148,8 @@ def test_endpoints_that_nothing_asks_for() -> None:
         line
         == "--pool: endpoints of \"svcc\": no pool, backend or service that a route leads to has this name; did you mean 'svc'?"
     )
+    (line,) = mistakes(SMALL, pools={"other": ["h:1"]})
+    assert line.endswith("has this name; allowed: b, svc")
     (line,) = mistakes(SMALL, pools={"svc": ["h"]})
     assert line.startswith('--pool svc: "h" is no host:port')
 

@@ -144,3 +144,33 @@ def test_key_of_a_pool() -> None:
     text += "\n---\napiVersion: inference.networking.k8s.io/v1\nkind: InferencePool\nmetadata: {name: pool}\nspec: {selector: {}}\n"
     text += POLICY.replace("kind: AIServiceBackend, name: b", "kind: InferencePool, name: pool")
     assert topology(text, environ={VARIABLE: "k"}).pools[0].key == ApiKey(Secret("k"))
+
+
+@pytest.mark.parametrize(("data", "fault"), [
+    (b"", "is empty"),
+    (b" \n\n", "is empty"),
+    (b"sk-one\nsk-two\n", "has characters that no header can carry"),
+    (b"sk-\xc3\xa9", "has characters that no header can carry"),
+    (b"sk-\xff", "has characters that no header can carry"),
+    (b"k" * 9000, "is longer than 8192 characters"),
+])  # fmt: skip
+def test_a_file_that_is_no_key_is_named_once_and_not_shown(tmp_path: Path, data: bytes, fault: str) -> None:
+    file = tmp_path / "default" / "the-key" / "apiKey"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(data)
+    (line,) = mistakes(SMALL + POLICY, environ={"EPP_SECRETS_DIR": str(tmp_path)})
+    assert line.endswith(f"the key from {file} {fault}; give the key alone, in one line")
+    assert "sk-" not in line
+
+
+def test_a_directory_in_the_place_of_the_key(tmp_path: Path) -> None:
+    (tmp_path / "default" / "the-key" / "apiKey").mkdir(parents=True)
+    (line,) = mistakes(SMALL + POLICY, environ={"EPP_SECRETS_DIR": str(tmp_path)})
+    assert line.endswith("apiKey cannot be read: Is a directory; it has to be a file with the key")
+
+
+def test_a_key_in_a_file_may_end_with_an_empty_line(tmp_path: Path) -> None:
+    file = tmp_path / "default" / "the-key" / "apiKey"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"sk-one \r\n\n")
+    assert key(SMALL + POLICY, secrets_dir=tmp_path) == ApiKey(Secret("sk-one"))
