@@ -55,6 +55,8 @@ def both(**changes: Any) -> Topology:
 def planned(topology: Topology | None = None, seed: int = 1, **wishes: Any) -> Plan:
     """The plan, on free ports."""
     wished = Wishes(**{"port": 0, **wishes})
-    return make_plan(
-        topology or both(), wished, Ports(random.Random(seed), usual=False), lookup=lambda name: "10.0.0.9"
-    )
+    ports = Ports(random.Random(seed), usual=False)
+    try:
+        return make_plan(topology or both(), wished, ports, lookup=lambda name: "10.0.0.9")
+    finally:
+        ports.close()

@@ -52,9 +52,9 @@ def test_listeners_follow_the_wished_port_in_the_order_of_theirs() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         taken = probe.getsockname()[1]
         with pytest.raises(StartError, match=f"port {taken} is taken"):
-            make_plan(both(listeners=listeners), Wishes(port=taken), Ports(rng, usual=False))
+            make_plan(both(listeners=listeners), Wishes(port=taken), Ports(rng, usual=True))
     free = taken
-    plan = make_plan(both(listeners=listeners), Wishes(port=free), Ports(rng, usual=False))
+    plan = make_plan(both(listeners=listeners), Wishes(port=free), Ports(rng, usual=True))
     assert {port: place.port for port, place in plan.places.listeners.items()} == {
         80: free,
         90: free + 1,
@@ -62,7 +62,7 @@ def test_listeners_follow_the_wished_port_in_the_order_of_theirs() -> None:
     }
     assert plan.url == f"http://localhost:{free}"
     with pytest.raises(StartError, match="port 65536 for a listener"):
-        make_plan(both(listeners=listeners), Wishes(port=65534), Ports(rng, usual=False))
+        make_plan(both(listeners=listeners), Wishes(port=65534), Ports(rng, usual=True))
 
 
 def test_without_limits_there_is_no_rate_limit_service() -> None:
@@ -203,3 +203,18 @@ def test_a_pool_is_replaced_in_a_copy_alone() -> None:
     topology: Topology = both()
     planned(replace(topology))
     assert topology == both()
+
+
+def test_ports_that_are_held_are_for_our_parts_alone() -> None:
+    first, second = (Ports(random.Random(1), usual=False) for _ in range(2))
+    try:
+        port = first.take(8000)
+        assert second.take(8000) != port
+        # A part of ours, as all servers do.
+        with socket.socket() as part:
+            part.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            part.bind(("127.0.0.1", port))
+            part.listen()
+    finally:
+        first.close()
+        second.close()

@@ -13,22 +13,46 @@ from epp.local.gateway.places import Address, address
 from epp.local.ports import free_port, is_free
 
 HOST = "127.0.0.1"
+_TRIES = 50
 Lookup = Callable[[str], str]
 
 
 class Ports:
-    """Gives ports away. With `usual` false none is preferred, so that several runs can start at the same time."""
+    """Gives ports away. With `usual` false none is preferred, so that several runs can start at once: then each
+    port is held by a socket that is bound and never listens, which nobody else's choice gets past."""
 
     def __init__(self, rng: random.Random, *, usual: bool) -> None:
         self._rng = rng
         self._usual = usual
         self._taken: list[int] = []
+        self._held: list[socket.socket] = []
 
     def take(self, preferred: int, hosts: Sequence[str] = (HOST,)) -> int:
         """A port that is free on all of `hosts`. Raises `StartError`."""
-        port = free_port(hosts, preferred if self._usual else None, self._rng, self._taken)
-        self._taken.append(port)
-        return port
+        for _ in range(_TRIES):
+            port = free_port(hosts, preferred if self._usual else None, self._rng, self._taken)
+            self._taken.append(port)
+            if self._usual or self._hold(hosts, port):
+                return port
+        raise StartError(f"no free port found on {', '.join(hosts)}")
+
+    def close(self) -> None:
+        """Hold nothing any more."""
+        for held in self._held:
+            held.close()
+
+    def _hold(self, hosts: Sequence[str], port: int) -> bool:
+        """Bind the port for ourselves; false if somebody else was faster."""
+        for host in hosts:
+            held = socket.socket()
+            self._held.append(held)
+            try:
+                held.bind((host, port))
+            except OSError:
+                return False
+            # Bound alone; from now on our parts may bind it too, and listen.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return True
 
     def promise(self, port: int) -> int:
         """This port and no other. Raises `StartError` when it is taken."""

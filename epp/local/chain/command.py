@@ -39,7 +39,15 @@ def run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path) -> in
     documents = read_files([Path(name) for name in args.files])
     topology = resolve(documents, pools=pools(args.pool), environ=os.environ)
     wishes = Wishes(args.port, args.pods, args.include_usage, args.speed, tuple(args.plugin_dir))
-    plan = make_plan(topology, wishes, Ports(random.Random(), usual=args.port != 0))
+    ports = Ports(random.Random(), usual=args.port != 0)
+    try:
+        return _run(args, passed_on, envoy, make_plan(topology, wishes, ports))
+    finally:
+        ports.close()
+
+
+def _run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path, plan: Plan) -> int:
+    topology = plan.topology
     rules = service_rules(topology)
     if args.print_envoy:
         return _print_envoy(plan)

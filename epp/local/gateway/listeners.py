@@ -52,6 +52,8 @@ def _listener(
         name=name,
         address=socket(places.listeners[port]),
         per_connection_buffer_limit_bytes=BUFFER_BYTES,
+        # With it two Envoys could listen on one port, and each would get some of the other's requests.
+        enable_reuse_port=False,
         filter_chains=[listener.FilterChain(filters=[network])],
     )
 
