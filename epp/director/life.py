@@ -255,6 +255,10 @@ class Life:
                 self._lease.first_byte()
         return None if self._filter is None else self._filter.feed(chunk, end)
 
+    def response_told(self) -> bool:
+        """The last event of a stream has come by, and its tokens."""
+        return self._response is not None and self._response.told()
+
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         """The answer is complete."""
         response = self._response

@@ -10,6 +10,9 @@ from epp.observe.recorder import Series
 from epp.requests.encoding import is_encoded
 from epp.requests.usage import UsageReader
 
+_NEW_LINE = (b"", b"\n")
+_LAST_EVENTS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed", b"event: response.incomplete")
+"""How the last events of streams begin. Within an event's JSON no line begins."""
 IN_HEADER = "metadata"
 """Where vLLM tells the tokens of embeddings that it sends as bytes (`encoding_format: bytes`), as JSON."""
 
@@ -22,7 +25,10 @@ class Response:
     * first_byte_s: when its body began, None before that; body_bytes: what has passed
     """
 
-    __slots__ = ("_last_s", "_usage", "body_bytes", "encoded", "first_byte_s", "readable", "status", "streaming")
+    __slots__ = (
+        "_fresh", "_last", "_last_s", "_usage", "body_bytes", "encoded", "first_byte_s", "readable", "status",
+        "streaming",
+    )  # fmt: skip
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         status = headers.get(":status", "")
@@ -37,6 +43,8 @@ class Response:
             self._usage.feed(headers.get(IN_HEADER, "").encode(errors="surrogateescape"))
         self.first_byte_s: float | None = None
         self._last_s = 0.0
+        self._last = b""
+        self._fresh = True
         self.body_bytes = 0
 
     def piece(self, chunk: bytes, at_s: float, series: Series | None) -> bool:
@@ -52,7 +60,20 @@ class Response:
         self.body_bytes += len(chunk)
         if self.readable and self._usage is not None:
             self._usage.feed(chunk)
+            self._fresh = self._last[-1:] in _NEW_LINE
+            self._last = chunk
         return first
+
+    def told(self) -> bool:
+        """Whether the last piece has the beginning of the last event of a stream, and the tokens are told.
+
+        Clients leave there and then, before the end of the answer comes by.
+        """
+        chunk = self._last
+        if not self.streaming or not any(mark in chunk for mark in _LAST_EVENTS):
+            return False
+        begins = b"\n" + chunk if self._fresh else chunk
+        return any(b"\n" + mark in begins for mark in _LAST_EVENTS) and self.usage() is not None
 
     def usage(self) -> Usage | None:
         """The tokens it told of so far."""

@@ -10,6 +10,8 @@ Implement `Handler` (one per HTTP request) and give `service(open_handler)` to a
             return ()
         def response_body(self, chunk, end):
             pass
+        def response_told(self):
+            return False
         def response_end(self):
             return {}
         def closed(self, end):

@@ -303,7 +303,8 @@ class Exchange:
             if self._watch is Watch.BODY:
                 last = end or self._response_mode in BUFFERING
                 replaced = self._handler.response_body(chunk, last)
-                if last:
+                # Clients may leave at what ends a stream of events, before the response ends.
+                if last or (self._tells and replaced != b"" and self._handler.response_told()):
                     return self._last_piece(encoded, chunk, end, replaced)
                 if replaced is not None:
                     return self._replies.replaced(self._response_mode, replaced, end)
@@ -319,7 +320,7 @@ class Exchange:
     def _last_piece(self, encoded: bytes, chunk: bytes, end: bool, replaced: bytes | None) -> list[bytes]:
         mode = self._response_mode
         # BUFFERED_PARTIAL shows a body without its end that has trailers, or is longer than its limit.
-        told = self._told() if self._tells and (end or mode is BodyMode.BUFFERED) else b""
+        told = self._told() if self._tells and (end or mode is not BodyMode.BUFFERED_PARTIAL) else b""
         if end:
             self.close(End.COMPLETE)
         if replaced is not None:

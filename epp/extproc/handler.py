@@ -81,7 +81,7 @@ class Route(msgspec.Struct, frozen=True, gc=False):
     * reused: the handler will answer with this very object again, so its serialised form is worth keeping
     * take_metadata: called with the filter metadata (by namespace, plain values) that comes with the response's
       headers, just before `Handler.response_headers`; None spares reading it
-    * tells: ask `Handler.response_end` for metadata when the response is complete
+    * tells: ask `Handler.response_end` for metadata when the response is complete, or `Handler.response_told`
     """
 
     set_headers: HeaderList = ()
@@ -139,11 +139,17 @@ class Handler(Protocol):
         body over the limit of BUFFERED_PARTIAL only the beginning is shown."""
         ...
 
+    def response_told(self) -> bool:
+        """Whether what was given to `response_body` so far is all that `response_end` has to know, though the response
+        goes on. Asked after a piece that is not the last, where `Route.tells` was set and `response_end` not called."""
+        ...
+
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
-        """The last piece of the response, or its trailers, was just given to `response_body`; returns the dynamic
-        metadata, by namespace, that goes out with the answer to it: numbers, strings, booleans. Called at most once,
-        before `closed`, only where `Route.tells` was set, and only of a body that is known to be whole: not of one that
-        BUFFERED_PARTIAL shows without its end, unless trailers follow."""
+        """The last piece of the response, or its trailers, was just given to `response_body`, or the piece at which
+        `response_told` was true; returns the dynamic metadata, by namespace, that goes out with the answer to it:
+        numbers, strings, booleans. Called at most once, before `closed`, only where `Route.tells` was set, and only of
+        a body that is known to be whole: not of one that BUFFERED_PARTIAL shows without its end, unless trailers
+        follow."""
         ...
 
     def closed(self, end: End) -> None:

@@ -176,6 +176,10 @@ class Passage:
             self._response.piece(chunk, 0.0, None)
         return None if self._hide is None else self._hide.feed(chunk, end)
 
+    def response_told(self) -> bool:
+        """The last event of a stream has come by, and its tokens."""
+        return self._response is not None and self._response.told()
+
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         """What the answer cost."""
         response, plan = self._response, self._plan

@@ -150,6 +150,38 @@ def test_a_hook_that_keeps_failing_is_benched() -> None:
     assert bench.plan.plugins[0].failing == 0
 
 
+@pytest.mark.parametrize(("pieces", "told"), [
+    ([WORD, FINAL, DONE], [False, False, True]),
+    ([WORD + FINAL + DONE], [True]),
+    ([WORD, FINAL + b"data: [DO", b"NE]\n\n"], [False, False, False]),
+    # Nothing was told of tokens; or only somebody's words.
+    ([WORD, DONE], [False, False]),
+    ([FINAL, b'data: {"choices":[{"text":"data: [DONE]"}]}\n\n'], [False, False]),
+    ([FINAL + b'data: {"choices":[{"text":"', b'data: [DONE]"}]}\n\n', DONE], [False, False, True]),
+    ([b'event: message_delta\ndata: {"usage":{"input_tokens":3,"output_tokens":2}}\n\n', b"event: message_stop\n"],
+     [False, True]),
+    ([b'event: response.completed\ndata: {"response":{"usage":{"input_tokens":3,"output_tokens":2}}}\n\n'], [True]),
+    ([b'event: response.completed\ndata: {"response":{"usage":{"input_tokens":3,', b'"output_tokens":2}}}\n\n'],
+     [False, False]),
+])  # fmt: skip
+def test_the_last_event_of_a_stream_is_told_before_the_answer_ends(pieces: list[bytes], told: list[bool]) -> None:
+    life, _ = route_of(bench_with(Hook({})))
+    life.response_headers(EVENTS, False)
+    seen = []
+    for piece in pieces:
+        life.response_body(piece, False)
+        seen.append(life.response_told())
+    assert seen == told
+
+
+def test_no_event_is_the_last_of_an_answer_that_is_no_stream() -> None:
+    life, _ = route_of(bench_with(Hook({})))
+    assert not life.response_told()
+    life.response_headers(JSON, False)
+    life.response_body(FINAL + DONE, False)
+    assert not life.response_told()
+
+
 BYTES = {":status": "200", "content-type": "application/octet-stream"}
 
 

@@ -99,6 +99,10 @@ class Picker:
         self._seen.ended = end
         return chunk.upper() if self._seen.upper else None
 
+    def response_told(self) -> bool:
+        """Only the end tells."""
+        return False
+
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         """Tell of it."""
         self._seen.told += 1

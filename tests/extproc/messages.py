@@ -27,6 +27,7 @@ class Recorder:
         self.response: list[object] = []
         self.ends: list[End] = []
         self.tells: Mapping[str, Mapping[str, Any]] = {}
+        self.told_at = b"DONE"
 
     def request(self, request: HttpRequest) -> Outcome | Awaitable[Outcome]:
         self.requests.append(request)
@@ -40,6 +41,9 @@ class Recorder:
 
     def response_body(self, chunk: bytes, end: bool) -> None:
         self.response.append((chunk, end))
+
+    def response_told(self) -> bool:
+        return (self.told_at, False) in self.response
 
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         self.response.append("end")

@@ -142,3 +142,43 @@ def test_a_response_that_comes_before_the_request_is_routed_tells_nothing() -> N
 def test_of_a_response_without_its_headers_the_end_is_told_too() -> None:
     machine, _ = opened(DUPLEX)
     assert told(machine, [response_body(b"a", True)]) == [("response_body", TOLD)]
+
+
+@pytest.mark.parametrize("mode", [DUPLEX, STREAMED])
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("rest", [[response_body(b"", True)], [TRAILERS], [response_body(b"b", False)], []])
+def test_what_is_known_before_the_end_goes_out_with_the_piece_that_told_it(
+    mode: BodyMode, replaces: bool, rest: list[bytes]
+) -> None:
+    machine, handler = opened(mode, replaces=replaces)
+    pieces = [response_body(b"a", False), response_body(b"DONE", False)]
+    *before, last = told(machine, [HEADERS, *pieces])
+    assert last == ("response_body", TOLD)
+    after = told(machine, rest)
+    assert all(not metadata for _, metadata in [*before, *after])
+    machine.close(End.GONE)
+    assert handler.response.count("end") == 1
+
+
+class Keeping(Recorder):
+    """Keeps every piece back but the last."""
+
+    def response_body(self, chunk: bytes, end: bool) -> bytes:  # type: ignore[override]
+        super().response_body(chunk, end)
+        return b"all" if end else b""
+
+
+def test_a_piece_that_is_kept_back_tells_nothing_yet() -> None:
+    handler = Keeping(Route(tells=True))
+    handler.tells = TOLD
+    machine = exchange(handler)
+    machine.receive(headers((":method", "GET"), end=True, response=DUPLEX))
+    replies = told(machine, [HEADERS, response_body(b"DONE", False), response_body(b"x", True)])
+    assert replies[-1] == ("response_body", TOLD)
+    assert handler.response.count("end") == 1
+
+
+def test_before_the_end_nobody_is_asked_who_tells_nothing() -> None:
+    machine, handler = opened(STREAMED, Route())
+    told(machine, [HEADERS, response_body(b"DONE", False), response_body(b"", True)])
+    assert "end" not in handler.response

@@ -98,6 +98,10 @@ class Strict:
         assert not self.ended
         self.ended = end
 
+    def response_told(self) -> bool:
+        assert not self.told
+        return False
+
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         assert not self.ends
         assert not self.told

@@ -37,6 +37,10 @@ class UnknownPool:
     def response_body(self, chunk: bytes, end: bool) -> None:
         """Nothing of ours comes back."""
 
+    def response_told(self) -> bool:
+        """Nothing of ours comes back."""
+        return False
+
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         """Nothing of ours comes back."""
         return {}

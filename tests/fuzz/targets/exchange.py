@@ -47,7 +47,7 @@ class _Handler:
         self.later = later
         self.asked: list[HttpRequest] = []
         self.ends: list[End] = []
-        self.told = False
+        self.told = self.early = False
 
     def request(self, request: HttpRequest) -> Outcome | Awaitable[Outcome]:
         assert not self.ends
@@ -63,6 +63,12 @@ class _Handler:
 
     def response_body(self, chunk: bytes, end: bool) -> None:
         assert not self.ends
+        self.early = b"DONE" in chunk
+
+    def response_told(self) -> bool:
+        assert not self.told
+        assert not self.ends
+        return self.early
 
     def response_end(self) -> Mapping[str, Mapping[str, Any]]:
         assert not self.ends
