@@ -91,6 +91,9 @@ FILE = ('name="file"; filename="model"', b"\x00\xff\r\n\r\nname=model")
         (b"preamble\r\n" + form(('name="model"', b"whisper-1")), TYPE),
         (form(('name="model"', b"whisper-1"), boundary="a b"), 'multipart/form-data; charset=x; boundary="a b"'),
         (form(('name="model"\r\nContent-Type: text/plain', b"whisper-1")), TYPE),
+        # What follows the end is no part of the form.
+        (form(('name="model"', b"whisper-1")) + form(('name="model"', b"x")), TYPE),
+        (form(("name=\"file\"; filename*=UTF-8''model", b"x"), ('name="model"', b"whisper-1")), TYPE),
     ],
 )
 def test_form(body: bytes, content_type: str) -> None:
@@ -108,6 +111,15 @@ def test_form(body: bytes, content_type: str) -> None:
         (form(('name="model"', b"")), TYPE, "model_missing"),
         (form(('name="model"', b"\xff")), TYPE, "model_invalid"),
         (form(('name="model"', b"a" * 100_000)), TYPE, "model_invalid"),
+        # Servers would read another name, or another form.
+        (form(('name="model"', b"a"), ("name*=utf-8''model", b"b")), TYPE, "invalid_form"),
+        (form(('name="model"', b"a"), ('name="model"; name="x"', b"b")), TYPE, "invalid_form"),
+        (form(('name="model"', b"a"), ('x="y";\r\n name="model"', b"b")), TYPE, "invalid_form"),
+        (form(('name="model"', b"a"), (f'x="{"y" * 3000}"; name="model"', b"b")), TYPE, "invalid_form"),
+        (form(('name="model"', b"a")).replace(b"--b-1\r\n", b"--b-1x\r\n"), TYPE, "invalid_form"),
+        (form(('name="model"', b"a")), TYPE + "; boundary=other", "invalid_form"),
+        (form(('name="model"', b"a")), 'multipart/form-data; x="; boundary=b-1"; boundary=other', "invalid_form"),
+        (form(*[('name="model"', b"a")] * 1001), TYPE, "invalid_form"),
         # The part never ends.
         (b'--b-1\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper', TYPE, "model_missing"),
     ],
