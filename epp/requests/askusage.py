@@ -32,6 +32,8 @@ _NAME = b"stream"
 _MAYBE_ESCAPED = b"\\u00"
 """How a letter of a member's name is written that is not written as itself."""
 _WORDS_FOR_FALSE = frozenset(("", "0", "false", "f", "no", "n", "off"))
+_LONGEST_FALSE_BYTES = 64
+"""A longer value is not looked at: nothing is built of what clients make long."""
 _any = msgspec.json.Decoder().decode
 _body = msgspec.json.Decoder(_Body).decode
 _options = msgspec.json.Decoder(_Options).decode
@@ -66,6 +68,8 @@ def _streams(value: bytes) -> bool:
     """Whether some engine takes the JSON in `value` for a wish to stream."""
     if value in (b"true", b"false", b"null", b""):
         return value == b"true"
+    if len(value) > _LONGEST_FALSE_BYTES:
+        return True
     try:
         said = _any(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -35,6 +35,7 @@ ASKED = b'{"include_usage":true}'
       for value in (b'"no"', b"0", b"0.0", b'"true"', b"1", b"[]", b"{}", b'"x"', b'""')],
     *[(b'{"stream":true,"stream_options":%b}' % value, b'{"stream":true,"stream_options":{"include_usage":true}}')
       for value in (b"[]", b"false", b'""', b"0", b"7", b'"x"', b'[{"include_usage":true}]')],
+    (b'{"stream":[%b]}' % (b" " * 99), b'{"stream":[%b],"stream_options":{"include_usage":true}}' % (b" " * 99)),
     (b'{"\\u0073tream":true}', b'{"\\u0073tream":true,"stream_options":{"include_usage":true}}'),
     (b'{"stre\\u0061m":true,"stream_option\\u0073":{"includ\\u0065_usage":false}}',
      b'{"stre\\u0061m":true,"stream_option\\u0073":{"includ\\u0065_usage":true}}'),
