@@ -11,7 +11,9 @@ from epp.requests.encoding import is_encoded
 from epp.requests.usage import UsageReader
 
 _NEW_LINE = (b"", b"\n")
-_LAST_EVENTS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed", b"event: response.incomplete")
+_LAST_EVENTS = (
+    b"data: [DONE]", b"data:[DONE]", b"event: message_stop", b"event: response.completed", b"event: response.incomplete"
+)  # fmt: skip
 """How the last events of streams begin. Within an event's JSON no line begins."""
 IN_HEADER = "metadata"
 """Where vLLM tells the tokens of embeddings that it sends as bytes (`encoding_format: bytes`), as JSON."""

@@ -153,6 +153,7 @@ def test_a_hook_that_keeps_failing_is_benched() -> None:
 @pytest.mark.parametrize(("pieces", "told"), [
     ([WORD, FINAL, DONE], [False, False, True]),
     ([WORD + FINAL + DONE], [True]),
+    ([FINAL, b"data:[DONE]\r\n\r\n"], [False, True]),
     ([WORD, FINAL + b"data: [DO", b"NE]\n\n"], [False, False, False]),
     # Nothing was told of tokens; or only somebody's words.
     ([WORD, DONE], [False, False]),
