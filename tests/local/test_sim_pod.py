@@ -63,6 +63,14 @@ async def events(session: aiohttp.ClientSession, url: str, body: Any, path: str 
     return [orjson.loads(block.removeprefix(b"data: ")) for block in blocks[:-2]]
 
 
+async def test_headers_as_long_as_a_gateway_lets_pass_are_taken() -> None:
+    async with (
+        serving() as (_, url, session),
+        session.post(url + "/v1/chat/completions", json=CHAT, headers={"x-user-id": "u" * 60_000}) as response,
+    ):
+        assert response.status == 200
+
+
 async def test_a_chat_answer_has_the_fields_of_a_vllm_answer() -> None:
     async with serving() as (_, url, session):
         status, body = await post(session, url, CHAT)

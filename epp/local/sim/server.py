@@ -35,6 +35,8 @@ __all__ = ["Pod", "PodConfig", "make_server"]
 
 POD_HEADER = "x-inference-pod"
 KEEPALIVE_S = 3600.0
+HEAD_BYTES = 64 * 1024
+"""The longest header, as vLLM's server takes it: what a gateway lets pass is not refused here."""
 _PAGES: Mapping[EngineName, Callable[[PageConfig], EnginePage]] = {
     "vllm": PodMetrics,
     "sglang": SglangMetrics,
@@ -150,4 +152,6 @@ def make_server(pod: Pod) -> web.Server:
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=KEEPALIVE_S,
+        max_line_size=HEAD_BYTES,
+        max_field_size=HEAD_BYTES,
     )
