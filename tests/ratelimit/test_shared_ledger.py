@@ -146,6 +146,10 @@ async def test_a_key_of_somebody_else_costs_its_own_counter_alone(tmp_path: Path
         standings = await one.book([Charge("a", 3600, 5), Charge("b", 3600, 5)], clock.now)
         assert [standing and standing.count for standing in standings] == [None, 5]
         assert meter.of("epp_ratelimit_uncounted", "store") == 5
+        assert await server.answers("SET epp:c/997200 word") == b"+OK"
+        # Nor is it a counter at 0 for those who only look.
+        standings = await one.book([Charge("a", 3600, 0), Charge("c", 3600, 0), Charge("b", 3600, 0)], clock.now)
+        assert [standing and standing.count for standing in standings] == [None, None, 5]
         assert one.state().away is None
         await one.close()
 

@@ -34,7 +34,7 @@ local function fixed(i, op, amount, seconds)
   local key = KEYS[1 + i]
   if op == '+' then return incr({key}, {seconds, amount}) end
   if op == '-' then return refund(key, tonumber(amount)) end
-  return tonumber(redis.call('get', key)) or 0
+  return tonumber(redis.call('get', key) or 0) or error('no counter')
 end
 local function sliding(i, op, amount, seconds)
   local keys = {KEYS[2 * i], KEYS[2 * i + 1]}
