@@ -51,6 +51,11 @@ class ConfigErrors(ConfigError):
         """One line each, `line N: ` first where a line is known."""
         return tuple(map(str, self.findings))
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The mistakes, each with its source."""
+        return tuple(f"configuration {self.source}: {mistake}" for mistake in self.findings)
+
 
 class Findings:
     """Collects while a configuration is read."""

@@ -9,10 +9,8 @@ go (GOAWAY) and open streams may finish for up to `FINISH_S`. A second signal, o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
-import signal
 import time
 from collections.abc import Iterator
 
@@ -20,7 +18,7 @@ from epp import __version__
 from epp.admin import Admin
 from epp.config.load import read_text
 from epp.config.reload import ConfigWatcher
-from epp.contract.errors import ConfigError, EppError
+from epp.contract.errors import ConfigError
 from epp.contract.metering import Meter
 from epp.extproc import PATH, Handler, Services
 from epp.gateway.config import read_config
@@ -30,7 +28,7 @@ from epp.gateway.models import Served
 from epp.gateway.names import LISTENER_HEADER
 from epp.gateway.options import Options
 from epp.gateway.refusallog import RefusalLog
-from epp.observe.log.bridge import bridge
+from epp.lifecycle import Stop, run_logged
 from epp.observe.log.logs import open_log
 from epp.observe.metrics.loopwatch import LoopWatch
 from epp.observe.metrics.meter import CountingMeter
@@ -51,19 +49,8 @@ NAMES = ("", LIVENESS, "readiness", "envoy.service.ext_proc.v3.ExternalProcessor
 
 def run(options: Options) -> int:
     """Serve until a signal; returns the exit code. Problems at the start are one log line each, and 1."""
-    import uvloop
-
     lines = open_log(encoder=options.log_encoder, verbosity=options.verbosity)
-    undo = bridge(lines)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Process(options).serve())
-    except EppError as error:
-        log.error("%s", error)
-        return 1
-    finally:
-        undo()
-        lines.close()
+    return run_logged(Process(options).serve, lines, log)
 
 
 class Process:
@@ -71,8 +58,7 @@ class Process:
 
     def __init__(self, options: Options) -> None:
         self._options = options
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stop = Stop()
         self._draining = False
         self._health = HealthService(self)
 
@@ -93,9 +79,7 @@ class Process:
     async def serve(self) -> int:
         """Start, serve, drain, stop. Raises `EppError` when it cannot start."""
         options = self._options
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._told, False)
-        loop.add_signal_handler(signal.SIGINT, self._told, True)
+        self._stop.listen()
         log.info("epp gateway %s starts", __version__)
         text = read_text(options.config)
         counts, meter = Counts(), CountingMeter()
@@ -118,26 +102,20 @@ class Process:
             # What lives now lives for ever: keep the collector from walking it.
             gc.collect()
             gc.freeze()
-            await self._stop.wait()
+            await self._stop.asked.wait()
             self._draining = True
             self._health.changed()
-            left_s = 0.0 if self._hurry.is_set() else options.drain_timeout_s
+            left_s = self._stop.patience_s(options.drain_timeout_s)
             log.info("stopping: requests are answered for %.0f s more", left_s)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), left_s)
+            await self._stop.pause(left_s)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
-            await self._close(listener)
+            await self._stop.finish(listener.close, FINISH_S)
             if admin is not None:
                 await asyncio.to_thread(admin.close)
         log.info("stopped")
         return 0
-
-    def _told(self, hurry: bool) -> None:
-        if hurry or self._stop.is_set():
-            self._hurry.set()
-        self._stop.set()
 
     async def _follow(self, gate: Gate, text: str, meter: Meter) -> None:
         def load(text: str, source: str) -> Served:
@@ -150,17 +128,6 @@ class Process:
             gate.counts.reloads += 1
 
         await ConfigWatcher(self._options.config, load, use, log, text=text).run()
-
-    async def _close(self, listener: Listener) -> None:
-        """Let open streams finish, until somebody is in a hurry."""
-        finishing = asyncio.create_task(listener.close(FINISH_S))
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait((finishing, hurry), return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if not finishing.done():
-            finishing.cancel()
-            await asyncio.wait((finishing,))
-            await listener.close(0.0)
 
     def _missing(self) -> str | None:
         return "stopping" if self._draining else None

@@ -31,6 +31,11 @@ class ManifestErrors(ConfigError):
         rest = f" (and {more} more mistake{'s' if more > 1 else ''})" if more else ""
         super().__init__(self.mistakes[0] + rest)
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The mistakes."""
+        return self.mistakes
+
 
 @dataclass(slots=True)
 class Remarks:

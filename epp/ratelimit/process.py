@@ -9,15 +9,12 @@ what was begun is booked. A second signal, or SIGINT, skips the wait.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
-import signal
 
 from epp import __version__
 from epp.admin import Admin
-from epp.contract.errors import EppError
-from epp.observe.log.bridge import bridge
+from epp.lifecycle import Stop, run_logged
 from epp.observe.log.logs import open_log
 from epp.observe.metrics.meter import CountingMeter
 from epp.observe.metrics.page import MetricsRegistry
@@ -47,20 +44,8 @@ _LIMITS = Limits(message_bytes=MESSAGE_BYTES)
 
 def run(options: Options) -> int:
     """Serve until a signal; returns the exit code. Problems at the start are one log line each, and 1."""
-    import uvloop
-
     lines = open_log(encoder=options.log_encoder, verbosity=options.verbosity)
-    undo = bridge(lines)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Process(options).serve())
-    except EppError as error:
-        for mistake in getattr(error, "mistakes", (error,)):
-            log.error("%s", mistake)
-        return 1
-    finally:
-        undo()
-        lines.close()
+    return run_logged(Process(options).serve, lines, log)
 
 
 class Process:
@@ -70,13 +55,12 @@ class Process:
         self._options = options
         self._sources = Sources(options.config)
         self._rules: Rules = {}
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stop = Stop()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def serve(self) -> int:
         """Start, serve, drain, stop. Raises `EppError` when it cannot start."""
-        self._listen_to_signals()
+        self._stop.listen()
         log.info("epp %s ratelimit starts", __version__)
         digest = await asyncio.to_thread(self._sources.digest)
         loaded = await asyncio.to_thread(self._sources.load)
@@ -114,13 +98,13 @@ class Process:
             # What lives now lives for ever: keep the collector from walking it.
             gc.collect()
             gc.freeze()
-            await self._stop.wait()
+            await self._stop.asked.wait()
             await self._drain()
         finally:
             for task in self._tasks:
                 task.cancel()
             if listener is not None:
-                await listener.close(0.0 if self._hurry.is_set() else FINISH_S)
+                await self._stop.finish(listener.close, FINISH_S)
             await limits.settle(FINISH_S)
             if admin is not None:
                 await asyncio.to_thread(admin.close)
@@ -186,22 +170,11 @@ class Process:
             state.window.value,
         )
 
-    def _listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._told_to_stop, False)
-        loop.add_signal_handler(signal.SIGINT, self._told_to_stop, True)
-
-    def _told_to_stop(self, hurry: bool) -> None:
-        if hurry or self._stop.is_set():
-            self._hurry.set()
-        self._stop.set()
-
     async def _drain(self) -> None:
         left_s = self._options.drain_timeout_s
         self._health.drain()
-        log.info("stopping: calls are answered for %g s more", 0.0 if self._hurry.is_set() else left_s)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), left_s)
+        log.info("stopping: calls are answered for %g s more", self._stop.patience_s(left_s))
+        await self._stop.pause(left_s)
 
 
 def _answering(options: Options) -> Answering:

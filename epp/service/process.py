@@ -10,23 +10,19 @@ part of the drain. A second signal, or SIGINT, skips what is left of the waits.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import os
 import random
-import signal
 import time
 from collections.abc import Mapping
 
 from epp import __version__
 from epp.admin import Admin
 from epp.config.catalog import Catalog, collect
-from epp.config.findings import ConfigErrors
-from epp.contract.errors import EppError
+from epp.lifecycle import Stop, run_logged
 from epp.observe.decision.file import DecisionLog
 from epp.observe.degraded import Degraded
-from epp.observe.log.bridge import bridge
 from epp.observe.log.logs import Log, open_log
 from epp.observe.metrics.loopwatch import LoopWatch
 from epp.service.cluster import Cluster, access_of
@@ -48,23 +44,8 @@ FINISH_S = 60.0
 
 def run(options: Options) -> int:
     """Serve until a signal; returns the exit code. Problems at the start are one log line each, and 1."""
-    import uvloop
-
     lines = open_log(encoder=options.log_encoder, verbosity=options.verbosity, times=options.log_time_encoding)
-    undo = bridge(lines)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(Process(options, lines).serve())
-    except ConfigErrors as error:
-        for mistake in error.mistakes:
-            log.error("configuration %s: %s", error.source, mistake)
-        return 1
-    except EppError as error:
-        log.error("%s", error)
-        return 1
-    finally:
-        undo()
-        lines.close()
+    return run_logged(lambda: Process(options, lines).serve(), lines, log)
 
 
 class Process:
@@ -86,15 +67,14 @@ class Process:
             lambda: self._serving.pools(),
         )
         self._catalog: Catalog = collect(*options.plugin_dirs)
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stop = Stop()
         self._ports_wanted = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def serve(self) -> int:
         """Start, serve, drain, stop. Raises `EppError` when it cannot start."""
         options = self._options
-        self._listen_to_signals()
+        self._stop.listen()
         _announce(options)
         self._serving = serving = self._make()
         serving.registry.add(self._degraded)
@@ -102,8 +82,8 @@ class Process:
         admin: Admin | None = None
         decision_log: DecisionLog | None = None
         try:
-            await serving.discover(self._connect, self._stop, self._changed)
-            if self._stop.is_set():
+            await serving.discover(self._connect, self._stop.asked, self._changed)
+            if self._stop.asked.is_set():
                 log.info("stopped before anything listened")
                 return 0
             # The collector's walk over all that was loaded takes some 25 ms: before anybody is served.
@@ -116,13 +96,15 @@ class Process:
             if options.pool_ports is not None:
                 self._tasks.append(asyncio.create_task(self._keep_ports(listeners)))
             _ready(options, listeners, admin)
-            await self._until_told()
+            # What lives now lives for ever: keep the collector from walking it.
+            gc.freeze()
+            await self._stop.asked.wait()
             await self._drain()
         finally:
             for task in self._tasks:
                 task.cancel()
             if listeners is not None:
-                await self._close(listeners)
+                await self._stop.finish(listeners.close, FINISH_S)
             if admin is not None:
                 await asyncio.to_thread(admin.close)
             await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -185,21 +167,6 @@ class Process:
             self._ports_wanted.clear()
             await listeners.listen_also(self._serving.ports(), self._degraded.tell)
 
-    def _listen_to_signals(self) -> None:
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._told, False)
-        loop.add_signal_handler(signal.SIGINT, self._told, True)
-
-    async def _until_told(self) -> None:
-        # What lives now lives for ever: keep the collector from walking it.
-        gc.freeze()
-        await self._stop.wait()
-
-    def _told(self, hurry: bool) -> None:
-        if hurry or self._stop.is_set():
-            self._hurry.set()
-        self._stop.set()
-
     async def _drain(self) -> None:
         left_s = self._options.drain_timeout_s
         if self._cluster is not None and self._cluster.contends:
@@ -208,28 +175,11 @@ class Process:
             # every few seconds only.
             handing_over_s = min(left_s / 2, HAND_OVER_S)
             log.info("stopping: ready for %.0f s more, so that another replica can become it", handing_over_s)
-            await self._wait(handing_over_s)
+            await self._stop.pause(handing_over_s)
             left_s -= handing_over_s
         self._health.drain()
-        log.info("stopping: requests are answered for %.0f s more", 0.0 if self._hurry.is_set() else left_s)
-        await self._wait(left_s)
-
-    async def _wait(self, seconds: float) -> None:
-        """Until somebody is in a hurry."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), seconds)
-
-    async def _close(self, listeners: Listeners) -> None:
-        """Let open streams finish, until somebody is in a hurry."""
-        finishing = asyncio.create_task(listeners.close(FINISH_S))
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait((finishing, hurry), return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if finishing.done():
-            return finishing.result()
-        finishing.cancel()
-        await asyncio.wait((finishing,))
-        return await listeners.close(0.0)
+        log.info("stopping: requests are answered for %.0f s more", self._stop.patience_s(left_s))
+        await self._stop.pause(left_s)
 
     def _missing(self) -> str | None:
         if self._health.draining:
