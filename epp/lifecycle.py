@@ -29,7 +29,7 @@ def run_logged(serve: Callable[[], Coroutine[Any, Any, int]], lines: Log, log: l
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(serve())
     except EppError as error:
-        for line in error.lines:
+        for line in error.log_lines:
             log.error("%s", line)
         return 1
     finally:

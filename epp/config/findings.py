@@ -52,7 +52,7 @@ class ConfigErrors(ConfigError):
         return tuple(map(str, self.findings))
 
     @property
-    def lines(self) -> tuple[str, ...]:
+    def log_lines(self) -> tuple[str, ...]:
         """The mistakes, each with its source."""
         return tuple(f"configuration {self.source}: {mistake}" for mistake in self.findings)
 

@@ -31,7 +31,7 @@ class EppError(Exception):
     """The root. `str(error)` is one line made for the person who can act on it."""
 
     @property
-    def lines(self) -> tuple[str, ...]:
+    def log_lines(self) -> tuple[str, ...]:
         """The same for a log: one line for each mistake, where an error stands for several."""
         return (str(self),)
 

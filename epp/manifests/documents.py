@@ -32,7 +32,7 @@ class ManifestErrors(ConfigError):
         super().__init__(self.mistakes[0] + rest)
 
     @property
-    def lines(self) -> tuple[str, ...]:
+    def log_lines(self) -> tuple[str, ...]:
         """The mistakes."""
         return self.mistakes
 

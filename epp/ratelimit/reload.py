@@ -82,7 +82,7 @@ class Reloader:
         except (EppError, OSError) as error:
             self.counts.bad += 1
             self.counts.failing = True
-            for mistake in error.lines if isinstance(error, EppError) else (error,):
+            for mistake in error.log_lines if isinstance(error, EppError) else (error,):
                 log.error("rules kept as they are; the changed configuration is wrong: %s", mistake)
             return False
         self._in_use = digest
