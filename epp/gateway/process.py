@@ -12,7 +12,6 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Iterator
 
 from epp import __version__
 from epp.admin import Admin
@@ -35,7 +34,7 @@ from epp.observe.metrics.meter import CountingMeter
 from epp.observe.metrics.page import MetricsRegistry
 from epp.transport.call import Limits, Listener, Metadata
 from epp.transport.h2 import listen
-from epp.transport.health import NOT_SERVING, SERVING, HealthService
+from epp.transport.health import Readiness
 
 log = logging.getLogger("epp.gateway")
 
@@ -43,8 +42,7 @@ FINISH_S = 60.0
 """How long open streams may go on after the drain."""
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """What a message may have around the largest body."""
-LIVENESS = "liveness"
-NAMES = ("", LIVENESS, "readiness", "envoy.service.ext_proc.v3.ExternalProcessor")
+SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 
 def run(options: Options) -> int:
@@ -59,22 +57,7 @@ class Process:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._stop = Stop()
-        self._draining = False
-        self._health = HealthService(self)
-
-    def status(self, name: str) -> int | None:
-        """For health: serving until told to stop."""
-        if name not in NAMES:
-            return None
-        return NOT_SERVING if self._draining and name != LIVENESS else SERVING
-
-    def names(self) -> Iterator[str]:
-        """Every name that health knows."""
-        yield from NAMES
-
-    def known(self) -> str:
-        """The same for a person."""
-        return ", ".join(filter(None, NAMES))
+        self._health = Readiness(SERVICE)
 
     async def serve(self) -> int:
         """Start, serve, drain, stop. Raises `EppError` when it cannot start."""
@@ -94,7 +77,7 @@ class Process:
         admin: Admin | None = None
         following = asyncio.create_task(self._follow(gate, text, meter))
         try:
-            admin = Admin(options.bind_address, options.metrics_port, registry, self._missing)
+            admin = Admin(options.bind_address, options.metrics_port, registry, self._health.missing)
             log.info(
                 "serving ext_proc on port %d (plaintext h2), metrics on %d; %d models",
                 listener.port, admin.port, len(served.names),
@@ -103,8 +86,7 @@ class Process:
             gc.collect()
             gc.freeze()
             await self._stop.asked.wait()
-            self._draining = True
-            self._health.changed()
+            self._health.drain()
             left_s = self._stop.patience_s(options.drain_timeout_s)
             log.info("stopping: requests are answered for %.0f s more", left_s)
             await self._stop.pause(left_s)
@@ -129,9 +111,6 @@ class Process:
 
         await ConfigWatcher(self._options.config, load, use, log, text=text).run()
 
-    def _missing(self) -> str | None:
-        return "stopping" if self._draining else None
-
 
 def compiled(text: str, source: str, meter: Meter) -> Served:
     """The configuration in `text`, ready for use. Raises `EppError`, one line that names `source`."""
@@ -142,7 +121,7 @@ def compiled(text: str, source: str, meter: Meter) -> Served:
         raise ConfigError(f"gateway configuration {source}: {error}") from None
 
 
-async def open_listener(options: Options, gate: Gate, health: HealthService) -> Listener:
+async def open_listener(options: Options, gate: Gate, health: Readiness) -> Listener:
     """Listen for Envoy, with health on the same port. Raises `StartError`."""
     body_bytes = gate.served.body_limit_bytes
     streams = Services(body_bytes)

@@ -21,17 +21,17 @@ from epp.observe.metrics.page import MetricsRegistry
 from epp.ratelimit.engine import Engine
 from epp.ratelimit.engine import Options as Answering
 from epp.ratelimit.headers import HeaderNames
-from epp.ratelimit.health import Health
 from epp.ratelimit.ledger import Ledger, OnFailure, Window, open_ledger
 from epp.ratelimit.limiter import Limiter
 from epp.ratelimit.metrics import ProcessMetrics, Timed
 from epp.ratelimit.options import Options
 from epp.ratelimit.pages import Rules, pages, rules_of
 from epp.ratelimit.reload import Reloader
-from epp.ratelimit.service import MESSAGE_BYTES, PATH, RateLimits
+from epp.ratelimit.service import MESSAGE_BYTES, NAME, PATH, RateLimits
 from epp.ratelimit.sources import Loaded, Sources
 from epp.transport.call import Limits, Listener
 from epp.transport.h2 import listen
+from epp.transport.health import Readiness
 from epp.transport.sockets import every_interface, shown
 from epp.transport.tls import TlsSource
 
@@ -69,7 +69,8 @@ class Process:
         registry.add(meter)
         ledger = self._ledger(meter)
         self._engine = engine = Engine(ledger, meter=meter, options=_answering(self._options))
-        self._health = Health(lambda: engine.book is not None)
+        # The storage is not asked: calls are answered without it as configured, and a restart would not bring it back.
+        self._health = Readiness(NAME, lambda: "there are no rules yet" if engine.book is None else None)
         limits = RateLimits(Limiter(engine, waits=self._options.redis is not None))
         reloader = Reloader(self._sources, self._use, digest)
         self._use(loaded)

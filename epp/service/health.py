@@ -18,10 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from epp.transport.call import Service
-from epp.transport.health import NOT_SERVING, SERVING, HealthService
+from epp.transport.health import LIVENESS, NOT_SERVING, READINESS, SERVING, HealthService
 
-LIVENESS = "liveness"
-READINESS = "readiness"
 EXTENSION = "inference-extension"
 POOL = "pool/"
 NAMES = (LIVENESS, READINESS, "", "envoy.service.ext_proc.v3.ExternalProcessor", EXTENSION)

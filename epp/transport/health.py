@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from google.protobuf.message import DecodeError
@@ -15,6 +15,9 @@ SERVING = 1
 NOT_SERVING = 2
 SERVICE_UNKNOWN = 3
 NOT_FOUND = 5
+
+LIVENESS = "liveness"
+READINESS = "readiness"
 
 _MISSING = "the request is missing"
 
@@ -54,6 +57,44 @@ class HealthService:
             "/grpc.health.v1.Health/List": lambda _metadata, reply: _List(self._statuses, reply),
             "/grpc.health.v1.Health/Watch": lambda _metadata, reply: _Watch(self._statuses, self._watchers, reply),
         }
+
+
+class Readiness:
+    """Health of a process that is ready as a whole or not at all: under the empty name, `READINESS` and that of its
+    `service`. `LIVENESS` is always SERVING. `lacking` says why it is not ready, None when nothing is amiss."""
+
+    def __init__(self, service: str, lacking: Callable[[], str | None] = lambda: None) -> None:
+        self._names = (LIVENESS, READINESS, "", service)
+        self._lacking = lacking
+        self._draining = False
+        self._service = HealthService(self)
+
+    def drain(self) -> None:
+        """From now on we are going away."""
+        self._draining = True
+        self._service.changed()
+
+    def missing(self) -> str | None:
+        """Why we are not ready."""
+        return "stopping" if self._draining else self._lacking()
+
+    def status(self, name: str) -> int | None:
+        """The status of `name`, None when nobody knows it."""
+        if name not in self._names:
+            return None
+        return SERVING if name == LIVENESS or self.missing() is None else NOT_SERVING
+
+    def names(self) -> Iterator[str]:
+        """Every name there is."""
+        return iter(self._names)
+
+    def known(self) -> str:
+        """The names for a person."""
+        return ", ".join(filter(None, self._names))
+
+    def services(self) -> Mapping[str, Service]:
+        """What to register with a transport."""
+        return self._service.services()
 
 
 class _Unary:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from epp.service.flags.parsing import parse
-from epp.service.health import LIVENESS, READINESS
+from epp.transport.health import LIVENESS, READINESS
 
 MANIFESTS = Path(__file__).parents[2] / "deploy"
 

@@ -12,10 +12,10 @@ import yaml
 
 from epp.contract.errors import StartError
 from epp.local.envoy import find_envoy
-from epp.ratelimit.health import LIVENESS, READINESS
 from epp.ratelimit.options import parse
 from epp.ratelimit.process import FINISH_S
 from epp.ratelimit.sources import Sources
+from epp.transport.health import LIVENESS, READINESS
 
 FOLDER = Path(__file__).parents[2] / "deploy/ratelimit"
 
