@@ -136,6 +136,25 @@ def test_not_one_token_is_lost_or_counted_twice(envoy: Chain) -> None:
     assert all(booked[number] == (0, 0, 0) for number in range(9, 300, 10))
 
 
+def test_clients_that_leave_at_the_last_event_are_charged(envoy: Chain) -> None:
+    before = names(envoy.plain_port)
+    body = chat("hidden", stream=True)
+    for number in range(100):
+        fields = {**JSON, "content-length": str(len(body)), "x-request-id": f"done-{number}"}
+        with socket.create_connection(("127.0.0.1", envoy.port), timeout=PATIENCE_S) as client:
+            client.sendall(head("POST", "/v1/chat/completions", fields) + body)
+            seen = b""
+            while b"data: [DONE]" not in seen:
+                piece = client.recv(4096)
+                assert piece
+                seen += piece
+    booked = [costs(envoy, f"done-{number}") for number in range(100)]
+    after = names(envoy.plain_port)
+    assert all(total for _, _, total in booked)
+    for place, key in enumerate(("prompt_tokens", "output_tokens")):
+        assert sum(one[place] for one in booked) == after[key] - before[key]
+
+
 def events(answer: Answer) -> list[dict[str, Any]]:
     found = [line[6:] for line in answer.body.decode().splitlines() if line.startswith("data: ")]
     assert found[-1] == "[DONE]"
