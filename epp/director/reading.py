@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from epp.contract.aigateway import MODEL_HEADER
 from epp.contract.errors import BadRequest, BodyTooLarge, ServiceUnavailable
 from epp.contract.plugins import UsageWish
 from epp.contract.requests import InferenceRequest
@@ -63,7 +64,7 @@ def read_request(
                 raise
     elif http.mode in _BLIND and headers.get(":method") == "POST":
         director.body_unseen(http.mode)
-    model = target = parsed.model or headers.get("x-ai-eg-model", "")
+    model = target = parsed.model or headers.get(MODEL_HEADER, "")
     models, new_body = director.models, None
     asked = target_of(models, headers, model, director.rng)
     if asked != model:

@@ -19,10 +19,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from epp.contract.aigateway import COST_NAMESPACE
 from epp.contract.errors import ConfigError
 from epp.gateway.names import header_fault
 
-NAMESPACE = "io.envoy.ai_gateway"
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
 MOST_BODY_BYTES = 1 << 30
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
@@ -79,7 +79,7 @@ class GatewayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     listeners: dict[str, ListenerConfig]
     tenant_header: str = "x-user-id"
     body_limit_bytes: Annotated[int, msgspec.Meta(ge=1024, le=MOST_BODY_BYTES)] = BODY_LIMIT_BYTES
-    metadata_namespace: Annotated[str, msgspec.Meta(min_length=1)] = NAMESPACE
+    metadata_namespace: Annotated[str, msgspec.Meta(min_length=1)] = COST_NAMESPACE
     path_prefixes: tuple[str, ...] = ("",)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from epp.contract.aigateway import MODEL_HEADER
 from epp.gateway.config import (
     BODY_LIMIT_BYTES,
     CostConfig,
@@ -23,7 +24,6 @@ from epp.gateway.config import (
     ListenerConfig,
     ModelConfig,
 )
-from epp.gateway.names import MODEL_HEADER
 from epp.manifests.topology import Listener, Route, Rule, Topology
 
 
@@ -49,12 +49,11 @@ def listener_key(port: int) -> str:
 
 
 def _listener(topology: Topology, listeners: list[Listener], include_usage: IncludeUsage) -> ListenerConfig:
-    places = {place for one in listeners for place in (one.gateway, f"{one.gateway}/{one.name}")}
     models: dict[str, ModelConfig] = {}
     others: ModelConfig | None = None
     settled: set[str | None] = set()
     for route in topology.routes:
-        if places.isdisjoint(route.gateways):
+        if not any(map(route.is_on, listeners)):
             continue
         for rule in route.rules:
             entry = _entry(route, rule, include_usage)

@@ -11,12 +11,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from epp.contract.aigateway import MODEL_HEADER
 from epp.contract.errors import ConfigError
 from epp.contract.metering import Meter
 from epp.contract.plugins import PluginContext
 from epp.extproc import Route, Watch
 from epp.gateway.config import GatewayConfig, IncludeUsage, ListenerConfig, ModelConfig
-from epp.gateway.names import MODEL_HEADER
 from epp.gateway.paths import Paths
 from epp.plugins.costs.llm_request_costs import LlmRequestCosts
 from epp.plugins.costs.rules import CostRule

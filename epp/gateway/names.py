@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import re
 
-MODEL_HEADER = "x-ai-eg-model"
-"""The header with the model's name, by which Envoy routes; of Envoy AI Gateway."""
 LISTENER_HEADER = "x-epp-listener"
 """In the metadata of Envoy's ext_proc stream: which listener the request came through."""
 MOST_BYTES = 1024

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from epp.config.findings import nearest, show
+from epp.contract.aigateway import COST_NAMESPACE, MODEL_HEADER
 from epp.manifests.documents import Documents, EndpointList, Remarks
 from epp.manifests.gateways import listeners_of
 from epp.manifests.limits import LimitPolicy, Match
 from epp.manifests.policies import policies_of
 from epp.manifests.read import checked_address
-from epp.manifests.routes import MODEL_HEADER, Routes
+from epp.manifests.routes import Routes
 from epp.manifests.secrets import DIRECTORY
 from epp.manifests.sources import EndpointBook, Sources
 from epp.manifests.targets import Targets
 from epp.manifests.topology import HeaderMatch, Listener, Route, Topology
 
-COST_NAMESPACE = "io.envoy.ai_gateway"
 _MOST_NAMES = 12
 _WITH_ENDPOINTS = (
     "InferencePool ", "LLMInferenceService ", "InferenceService ", "AIServiceBackend ", "Service ", "Backend "

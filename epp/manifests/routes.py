@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from epp.config.findings import show
+from epp.contract.aigateway import MODEL_HEADER
 from epp.manifests.documents import Document, Step
 from epp.manifests.gateways import attached_to
 from epp.manifests.kinds.kind import AI_GATEWAY, INFERENCE, INFERENCE_X
@@ -18,7 +19,6 @@ from epp.manifests.sources import Sources, full_name, not_found, seconds
 from epp.manifests.targets import Targets
 from epp.manifests.topology import Cost, HeaderMatch, Route, Rule, Target
 
-MODEL_HEADER = "x-ai-eg-model"
 Asked = dict[tuple[str, str], list[str]]
 """Models by the kind and name of the target that routes ask for them."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from epp.manifests.limits import Descriptor, LimitPolicy, ServiceRules, descriptors, policy_for
-from epp.manifests.topology import Listener, Route, Topology
+from epp.manifests.topology import Listener, Topology
 
 Tree = list[dict[str, Any]]
 _DEFAULT_LISTENER = "http"
@@ -28,7 +28,7 @@ def service_rules(topology: Topology) -> ServiceRules:
             _grow(tree, of_gateway, "")
         for route in topology.routes:
             policy = policy_for(topology.limits, route.name, listener.gateway, listener.name)
-            if policy is not None and policy is not of_gateway and _is_on(route, listener):
+            if policy is not None and policy is not of_gateway and route.is_on(listener):
                 for rule in route.rules:
                     _grow(tree, policy, rule.name)
         if tree:
@@ -44,10 +44,6 @@ def _listeners(topology: Topology) -> Iterator[Listener]:
             namespace, gateway, *section = name.split("/")
             if f"{namespace}/{gateway}" not in known:
                 yield Listener(f"{namespace}/{gateway}", section[0] if section else _DEFAULT_LISTENER, 80)
-
-
-def _is_on(route: Route, listener: Listener) -> bool:
-    return listener.gateway in route.gateways or listener.domain in route.gateways
 
 
 def _grow(tree: Tree, policy: LimitPolicy, route: str) -> None:

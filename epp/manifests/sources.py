@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from epp.config.findings import nearest, show
+from epp.contract.units import parse_duration_s
 from epp.manifests.documents import Document, Documents, EndpointList, Remarks, Step
 
 _DURATION = re.compile(r"(?:[0-9]{1,5}(?:h|m|s|ms)){1,4}")
-_DURATION_PART = re.compile(r"([0-9]+)(ms|h|m|s)")
-_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 
 class EndpointBook:
@@ -103,10 +102,8 @@ def not_found(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def seconds(text: str) -> float | None:
-    """A duration of the Gateway API (`1h30m`, `500ms`) in seconds; None if it is none."""
-    if not _DURATION.fullmatch(text):
-        return None
-    return sum(int(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text))
+    """A duration of the Gateway API (`1h30m`, `500ms`; a part of Go's) in seconds; None if it is none."""
+    return parse_duration_s(text) if _DURATION.fullmatch(text) else None
 
 
 def replicas_of(sources: Sources, document: Document, annotation: str) -> int:

@@ -162,6 +162,10 @@ class Route:
     rules: tuple[Rule, ...]
     costs: tuple[Cost, ...] = ()
 
+    def is_on(self, listener: Listener) -> bool:
+        """It takes requests of this listener, by its gateway or by its section."""
+        return listener.gateway in self.gateways or listener.domain in self.gateways
+
 
 @dataclass(frozen=True, slots=True)
 class Topology:

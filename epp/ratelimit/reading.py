@@ -20,7 +20,7 @@ MOST_CHARACTERS = 4 << 20
 MOST_LEVELS = 64
 MOST_ITEMS = 500_000
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
 _TRUE = frozenset({"yes", "true", "on", "y"})
 
@@ -49,7 +49,7 @@ def read_text(text: str, source: str) -> Item:
     if len(text) > MOST_CHARACTERS:
         raise RulesError(f"{source}: the text is longer than {MOST_CHARACTERS} characters; split it over several files")
     try:
-        root = yaml.compose(text, Loader=_LOADER)
+        root = yaml.compose(text, Loader=LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f"line {mark.line + 1}: " if mark else ""
@@ -100,7 +100,7 @@ class _Reader:
             return Item(self._source, line, "nothing", None)
         if tag == "int":
             try:
-                return Item(self._source, line, "an integer", int(_LOADER("").construct_yaml_int(node)), text)
+                return Item(self._source, line, "an integer", int(LOADER("").construct_yaml_int(node)), text)
             except ValueError:
                 pass
         raise Item(self._source, line, tag, None).wrong(

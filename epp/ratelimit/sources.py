@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -20,12 +19,12 @@ from epp.config.document import MAX_BYTES
 from epp.manifests.blocks import documents_of
 from epp.ratelimit.errors import RulesError
 from epp.ratelimit.manifests import rules_of_manifests
+from epp.ratelimit.reading import LOADER
 from epp.ratelimit.rules import RuleBook, load_rules
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _GO_FOLDER = "config"
 _MARKDOWN = ".md"
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,6 @@ class Loaded:
 
     book: RuleBook
     notes: tuple[str, ...] = ()
-
-    @property
-    def rules(self) -> int:
-        """How many limits there are."""
-        return sum(1 for _ in self.book.limits())
 
 
 class Sources:
@@ -128,7 +122,7 @@ def _is_manifest(text: str) -> bool:
     """Whether the document says what kind it is, or which endpoints there are. What is no YAML is left to the reader of
     rules to complain about."""
     try:
-        root = yaml.compose(text, Loader=_LOADER)
+        root = yaml.compose(text, Loader=LOADER)
     except (yaml.YAMLError, RecursionError):
         return False
     if not isinstance(root, yaml.MappingNode):

@@ -6,9 +6,10 @@ Under load only a few a second are shown, and how many were not. Lines that are 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
+
+from epp.local.decisions import parse
 
 _LINES_PER_S = 10
 _SHOWN = 80
@@ -51,13 +52,8 @@ class Follow:
 
 
 def _entry(text: str) -> dict[str, Any] | None:
-    if not text.startswith("{"):
-        return None
-    try:
-        entry = json.loads(text)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) and "status" in entry else None
+    entry = parse(text)
+    return entry if entry is not None and "status" in entry else None
 
 
 def request_line(entry: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from epp.local.chain.addresses import HOST
 from epp.local.chain.plan import Plan, PoolPlan, SimPod
 from epp.local.chain.ready import answers
 from epp.local.chain.supervise import Part
@@ -20,7 +21,6 @@ from epp.local.process import OnLine
 
 REDIS_VARIABLE = "REDIS_URL"
 _EPP = (sys.executable, "-m", "epp")
-_HOST = "127.0.0.1"
 _LOG_FLUSH_MS = 100
 _PODS, _HELPERS, _ENVOY = 0, 1, 2
 """Layers: Envoy ends first, then what it asks, then the pods."""
@@ -75,7 +75,7 @@ def make_parts(
     # Its access log is how requests are shown here; it would be written out every 10 s.
     envoy = (*envoy_argv(running.envoy, files.envoy), "--file-flush-interval-msec", str(_LOG_FLUSH_MS))
     parts.append(part("Envoy", envoy, f"http://{admin}/ready", _ENVOY, on_line=lines.envoy, prepare=prepare))
-    page = f"http://{_HOST}:{{}}/readyz"
+    page = f"http://{HOST}:{{}}/readyz"
     parts.append(part("the gateway", gateway_argv(plan, files.gateway), page.format(plan.gateway_page)))
     if files.limits is not None:
         note = "" if running.redis else "what it had counted in memory is lost"
@@ -106,7 +106,7 @@ def pod_argv(pod: SimPod) -> tuple[str, ...]:
 def gateway_argv(plan: Plan, config: Path) -> tuple[str, ...]:
     """The process that reads models' names, and counts tokens of plain backends."""
     ports = ("--port", str(plan.places.gateway.port), "--metrics-port", str(plan.gateway_page))
-    return (*_EPP, "gateway", "--config", str(config), "--bind-address", _HOST, *ports, "--drain-timeout", "0s")
+    return (*_EPP, "gateway", "--config", str(config), "--bind-address", HOST, *ports, "--drain-timeout", "0s")
 
 
 def limits_argv(plan: Plan, config: Path, window: str) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ def limits_argv(plan: Plan, config: Path, window: str) -> tuple[str, ...]:
     assert plan.places.ratelimit is not None
     ports = ("--port", str(plan.places.ratelimit.port), "--metrics-port", str(plan.limits_page))
     chosen = ("--window", window) if window else ()
-    return (*_EPP, "ratelimit", "--config", str(config), "--bind-address", _HOST, *ports, *chosen,
+    return (*_EPP, "ratelimit", "--config", str(config), "--bind-address", HOST, *ports, *chosen,
             "--drain-timeout", "0s")  # fmt: skip
 
 
@@ -128,6 +128,6 @@ def picker_argv(plan: Plan, pool: PoolPlan, files: Files) -> tuple[str, ...]:
         *("--endpoints-file", str(files.endpoints[pool.pool.name])),
         *("--configFile", str(files.pickers[pool.pool.name])),
         # Nobody else is meant to reach it, and nobody routes to it any more when we stop it.
-        *("--bind-address", _HOST, "--drain-timeout", "0s"),
+        *("--bind-address", HOST, "--drain-timeout", "0s"),
     ]
     return (*argv, *[f"--plugin-dir={directory}" for directory in plan.wishes.plugin_dirs])

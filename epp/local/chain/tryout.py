@@ -12,8 +12,9 @@ from typing import Any
 
 import aiohttp
 
+from epp.contract.aigateway import MODEL_HEADER
 from epp.local.chain.plan import Plan
-from epp.local.chain.words import MODEL_HEADER, models_of, on_listener
+from epp.local.chain.words import models_of
 from epp.local.client import USER_HEADERS, Outcome, send
 from epp.local.scenario import CHAT_PATH, TUTORIAL_BODY, Ask
 
@@ -33,7 +34,7 @@ def models(plan: Plan) -> list[Model]:
     for listener in plan.topology.listeners:
         port = plan.places.listeners[listener.port].port
         for route in plan.topology.routes:
-            for rule in route.rules if on_listener(route, listener) else ():
+            for rule in route.rules if route.is_on(listener) else ():
                 alone = [ms for ms in rule.matches if len(ms) == 1 and ms[0].name == MODEL_HEADER and not ms[0].regex]
                 for name in models_of(rule) if alone else ():
                     host = listener.hostname.replace("*", "www", 1)

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from epp.contract.aigateway import MODEL_HEADER
 from epp.local.chain.plan import BackendPlan, Plan, PoolPlan
 from epp.local.gateway.places import Address
 from epp.manifests.limits import Absent, Charge, LimitPolicy, LimitRule, Match, Selector, Unit, policy_for
 from epp.manifests.topology import HeaderMatch, Listener, Route, Rule, Target
 
-MODEL_HEADER = "x-ai-eg-model"
 _UNITS: Mapping[Unit, str] = {
     Unit.SECOND: "a second",
     Unit.MINUTE: "a minute",
@@ -38,7 +38,7 @@ _ABSENT = {
 def route_lines(plan: Plan) -> Iterator[str]:
     """Every rule of every route, where it goes and what limits it, in the order in which they are tried."""
     for listener in plan.topology.listeners:
-        routes = [route for route in plan.topology.routes if on_listener(route, listener)]
+        routes = [route for route in plan.topology.routes if route.is_on(listener)]
         place = plan.places.listeners[listener.port]
         host = f", host {listener.hostname}" if listener.hostname else ""
         yield f"Gateway {listener.gateway}, listener {listener.name} on http://localhost:{place.port}{host}"
@@ -47,11 +47,6 @@ def route_lines(plan: Plan) -> Iterator[str]:
                 yield from _rule_lines(plan, listener, route, rule)
         if not routes:
             yield "  no route: everything is answered with 404"
-
-
-def on_listener(route: Route, listener: Listener) -> bool:
-    """The route is on this listener, by its gateway or by its section."""
-    return listener.gateway in route.gateways or listener.domain in route.gateways
 
 
 def models_of(rule: Rule) -> list[str]:

@@ -11,8 +11,8 @@ from envoy_data_plane.envoy.config.core import v3 as core
 from envoy_data_plane.envoy.extensions.access_loggers.file import v3 as file
 from envoy_data_plane.google import protobuf
 
+from epp.contract.aigateway import COST_NAMESPACE, MODEL_HEADER
 from epp.local.gateway.messages import packed
-from epp.local.gateway.names import METADATA_NAMESPACE, MODEL_HEADER
 
 FIELDS = {
     "time": "%START_TIME%",
@@ -31,7 +31,7 @@ FIELDS = {
     "limit": "%RESP(x-ratelimit-limit)%",
     "remaining": "%RESP(x-ratelimit-remaining)%",
     "reset": "%RESP(x-ratelimit-reset)%",
-    "costs": f"%DYNAMIC_METADATA({METADATA_NAMESPACE})%",
+    "costs": f"%DYNAMIC_METADATA({COST_NAMESPACE})%",
 }
 
 

@@ -8,8 +8,6 @@ RATELIMIT_CLUSTER = "ratelimit"
 
 GATEWAY_FILTER = "envoy.filters.http.ext_proc/gateway"
 RATELIMIT_FILTER = "envoy.filters.http.ratelimit"
-METADATA_NAMESPACE = "io.envoy.ai_gateway"
-MODEL_HEADER = "x-ai-eg-model"
 
 
 def picker_filter(pool: str) -> str:

@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc import v3 as ext_pr
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as manager
 from envoy_data_plane.google import protobuf
 
+from epp.contract.aigateway import COST_NAMESPACE
 from epp.gateway.from_topology import listener_key
 from epp.gateway.names import LISTENER_HEADER
 from epp.local.gateway import names
@@ -43,7 +44,7 @@ def gateway_filter(port: int) -> manager.HttpFilter:
             grpc_service=replace(grpc(names.GATEWAY_CLUSTER), initial_metadata=[listener]),
             message_timeout=seconds(GATEWAY_TIMEOUT_S),
             processing_mode=_mode(_BodyMode.STREAMED),
-            metadata_options=_metadata([], [names.METADATA_NAMESPACE]),
+            metadata_options=_metadata([], [COST_NAMESPACE]),
         ),
         routed_only=True,
     )
@@ -51,7 +52,7 @@ def gateway_filter(port: int) -> manager.HttpFilter:
 
 def picker_filters(topology: Topology) -> list[manager.HttpFilter]:
     """The filters of all endpoint pickers."""
-    receiving = ["envoy.lb", names.METADATA_NAMESPACE, *_charged(topology)]
+    receiving = ["envoy.lb", COST_NAMESPACE, *_charged(topology)]
     return [_picker_filter(pool, list(dict.fromkeys(receiving))) for pool in topology.pools]
 
 

@@ -28,7 +28,7 @@ from epp.local.gateway.messages import exactly, inline, packed, seconds
 from epp.local.gateway.processors import for_host, for_pool
 from epp.local.gateway.ratelimits import limited, matching, missing_or_empty
 from epp.manifests.limits import Absent, LimitPolicy, Match, policy_for
-from epp.manifests.topology import Backend, HeaderMatch, Listener, Route, Rule, Target, Topology
+from epp.manifests.topology import Backend, HeaderMatch, Listener, Rule, Target, Topology
 
 DEFAULT_TIMEOUT_S = 60.0
 NO_ROUTE = (
@@ -84,16 +84,12 @@ def _virtual_host(host: str, listeners: Sequence[Listener], topology: Topology) 
 def _taken(listeners: Sequence[Listener], topology: Topology) -> Iterator[_Taken]:
     """Every route rule that one of `listeners` takes, once: the first of them has it."""
     for one in topology.routes:
-        listener = next((listener for listener in listeners if _attached(one, listener)), None)
+        listener = next((listener for listener in listeners if one.is_on(listener)), None)
         if listener is None:
             continue
         policy = policy_for(topology.limits, one.name, listener.gateway, listener.name)
         for rule in one.rules:
             yield _Taken(listener, rule, policy)
-
-
-def _attached(one: Route, listener: Listener) -> bool:
-    return listener.gateway in one.gateways or listener.domain in one.gateways
 
 
 def _routes(

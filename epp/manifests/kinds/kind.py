@@ -16,7 +16,6 @@ KSERVE = "serving.kserve.io"
 
 NAME = Text(may_be_empty=False)
 PORT = Whole(1, 65535)
-NO_PROCESS = "nothing is started for it"
 DEFAULTS = "Envoy's defaults hold"
 
 METADATA: dict[str, Shape] = harmless(
