@@ -12,12 +12,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from epp.contract.errors import UsageError
-from epp.contract.units import parse_duration_s
-from epp.oneline import OneLineParser
+from epp.oneline import OneLineParser, duration_s, port, verbosity, whole
 
 REDIS_VARIABLE = "REDIS_URL"
 _LOOPBACK = "127.0.0.1"
 _MOST_COUNTERS = 100_000_000
+_duration = duration_s("0s to 1h", 3600.0)
 _EPILOG = """\
 Redis: the URL may also come from the environment, REDIS_URL, so that a password is not in the list of processes.
 Durations: 50ms, 1m30s, 1h. A configuration FILE is in the form of envoyproxy/ratelimit (domain, descriptors), or holds
@@ -111,10 +111,10 @@ def _add_serving(parser: argparse.ArgumentParser) -> None:
         metavar="IP",
         help='address of both ports; "" or :: for every interface (%(default)s)',
     )
-    add("--port", type=_port, default=8081, metavar="P", help="gRPC, with health; 0: a free port (%(default)s)")
+    add("--port", type=port, default=8081, metavar="P", help="gRPC, with health; 0: a free port (%(default)s)")
     add(
         "--metrics-port",
-        type=_port,
+        type=port,
         default=6070,
         metavar="P",
         help="HTTP: /metrics, /rlconfig, /healthcheck (%(default)s)",
@@ -154,7 +154,7 @@ def _add_counters(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--most-counters",
-        type=_count,
+        type=whole("number of counters", 1, _MOST_COUNTERS),
         default=1_000_000,
         metavar="N",
         help="counters held in memory; what would be one more is not counted (%(default)s)",
@@ -181,7 +181,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
     add(
         "-v",
         "--verbosity",
-        type=_verbosity,
+        type=verbosity,
         default=2,
         metavar="N",
         help="2 info, 3 verbose, 4 debug, 5 trace (%(default)s)",
@@ -197,35 +197,6 @@ def _address(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no IP address; allowed: an address such as 127.0.0.1 or ::1, empty for every interface"
         ) from None
-
-
-def _port(text: str) -> int:
-    return _whole(text, 0, 65_535, "a port")
-
-
-def _count(text: str) -> int:
-    return _whole(text, 1, _MOST_COUNTERS, "a number of counters")
-
-
-def _verbosity(text: str) -> int:
-    return _whole(text, 0, 5, "a verbosity")
-
-
-def _whole(text: str, low: int, high: int, what: str) -> int:
-    value = int(text) if text.isdecimal() and len(text) <= len(str(high)) else -1
-    if not low <= value <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is no {what.split(' ', 1)[1]}; allowed: {low} to {high}")
-    return value
-
-
-def _duration(text: str) -> float:
-    try:
-        seconds = parse_duration_s(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration; allowed: 0s to 1h, such as 50ms, 30s or 1m30s")
-    return seconds
 
 
 def _positive_duration(text: str) -> float:

@@ -13,9 +13,8 @@ import pytest
 
 from epp.cli import HELP, main
 from epp.contract.errors import UsageError
-from epp.gateway.command import parse
 from epp.gateway.config import read_config
-from epp.gateway.options import Options
+from epp.gateway.options import Options, parse
 from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tests.gateway.chain import CONFIG, gateway
 
