@@ -124,25 +124,36 @@ def _hit_ratio(outcomes: Sequence[Outcome]) -> float | None:
     return round(totals["cached_tokens"] / totals["prompt_tokens"], 6) if totals["prompt_tokens"] else None
 
 
-class Follow:
-    """Shows what others ask while the stack is up; under load only a few a second, and how many were not shown."""
+class Few:
+    """Says a few lines a second with `say`, and how many were left out."""
 
-    def __init__(self, printer: Printer, clock: Callable[[], float] = time.monotonic) -> None:
-        self._printer = printer
+    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._say = say
         self._clock = clock
         self._second = 0
         self._shown = 0
         self._hidden = 0
 
-    def handled(self, handled: Handled) -> None:
-        """One request that was routed."""
+    def line(self, make: Callable[[], str]) -> None:
+        """One line, made only if it is said."""
         second = int(self._clock())
         if second != self._second:
             if self._hidden:
-                self._printer.line(f"     (and {self._hidden} more)")
+                self._say(f"     (and {self._hidden} more)")
             self._second, self._shown, self._hidden = second, 0, 0
         if self._shown < _LINES_PER_S:
             self._shown += 1
-            self._printer.line(f"  -> {reason(handled.pod, handled)}")
+            self._say(make())
         else:
             self._hidden += 1
+
+
+class Follow:
+    """Shows what others ask while the stack is up, under load only a few."""
+
+    def __init__(self, printer: Printer, clock: Callable[[], float] = time.monotonic) -> None:
+        self._few = Few(printer.line, clock)
+
+    def handled(self, handled: Handled) -> None:
+        """One request that was routed."""
+        self._few.line(lambda: f"  -> {reason(handled.pod, handled)}")

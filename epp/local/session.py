@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import signal
 import uuid
 from dataclasses import dataclass
 from typing import TextIO
@@ -17,11 +16,10 @@ from epp.local.client import Outcome, send
 from epp.local.decisions import DecisionLog
 from epp.local.report import Follow, Printer, as_json, curl, request_lines, summary
 from epp.local.scenario import Ask, groups
-from epp.local.stack import PartEnded, Stack, StackConfig, choose_addresses
+from epp.local.stack import Stack, StackConfig, choose_addresses
+from epp.local.until import until_told
 
 _DECISION_WAIT_S = 2.0
-_LAST_LINES = 5
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,6 @@ class Session:
         self._printer = Printer(err if config.json else out)
         follow = Follow(self._printer)
         self._decisions = DecisionLog(follow.handled, self._complain)
-        self._stopping = asyncio.Event()
         self._ready = False
         self._tried_out = False
 
@@ -51,32 +48,9 @@ class Session:
         """Returns the exit code of `epp up`. Raises `StartError`; whatever happens, nothing is left running."""
         addresses = choose_addresses(self._config.stack, random.Random())
         stack = Stack(self._config.stack, addresses, self._printer.progress, self._decisions.line)
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._told_to_stop, stack)
-        task = asyncio.ensure_future(self._work(stack))
-        told = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            return 0 if self._tried_out else 130
-        except PartEnded as error:
-            for line in error.lines[-_LAST_LINES:]:
-                self._printer.line(f"  | {line}")
-            raise
-        finally:
-            told.cancel()
-            task.cancel()
-            await asyncio.wait([task])
-            self._printer.progress("stopping ...")
-            await stack.stop()
-            self._printer.line("everything is stopped")
-
-    def _told_to_stop(self, stack: Stack) -> None:
-        if self._stopping.is_set():
-            stack.kill()
-        self._stopping.set()
+        return await until_told(
+            self._work(stack), self._printer, tried_out=lambda: self._tried_out, stop=stack.stop, kill=stack.kill
+        )
 
     def _complain(self, text: str) -> None:
         # While it starts, what goes wrong ends the picker, and is told then.

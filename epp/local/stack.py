@@ -26,6 +26,7 @@ from epp.local.decisions import last_words, readable
 from epp.local.envoy import EnvoyConfig, envoy_argv
 from epp.local.ports import free_port, is_free
 from epp.local.process import Child, Children
+from epp.local.ready import answers
 from epp.local.scenario import MODEL
 
 T = TypeVar("T")
@@ -170,7 +171,7 @@ class Stack:
         gateway = EnvoyConfig(places.port, places.picker_port, places.envoy_admin_port, access_log=told)
         await self._children.start("Envoy", envoy_argv(config.envoy, gateway))
         for url in pods:
-            await _answers(session, url)
+            await answers(session, url, poll_s=_POLL_S)
         tell(f"{config.pods} simulated pods")
         argv = [*config.picker, *picker_flags(places, config.config_file)]
         argv += [f"--plugin-dir={directory}" for directory in config.plugin_dirs]
@@ -179,7 +180,7 @@ class Stack:
         await self._children.start("the endpoint picker", argv, self._on_picker_line)
         await _picker_ready(places.health_port)
         tell("endpoint picker")
-        await _answers(session, f"http://{_HOST}:{places.envoy_admin_port}/ready")
+        await answers(session, f"http://{_HOST}:{places.envoy_admin_port}/ready", poll_s=_POLL_S)
         tell("Envoy")
 
 
@@ -205,18 +206,6 @@ def picker_flags(addresses: Addresses, config_file: Path) -> list[str]:
         # Nobody else is meant to reach it, and nobody routes to it any more when we stop it.
         *("--bind-address", _HOST, "--drain-timeout", "0s"),
     ]
-
-
-async def _answers(session: aiohttp.ClientSession, url: str) -> None:
-    """Wait until `url` answers with 200."""
-    while True:
-        try:
-            async with session.get(url, timeout=aiohttp.ClientTimeout(total=1.0)) as response:
-                if response.status == 200:
-                    return
-        except (aiohttp.ClientError, TimeoutError):
-            pass
-        await asyncio.sleep(_POLL_S)
 
 
 async def _picker_ready(health_port: int) -> None:

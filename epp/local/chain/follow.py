@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from epp.local.decisions import parse
+from epp.local.report import Few
 
-_LINES_PER_S = 10
 _SHOWN = 80
 
 
@@ -20,11 +20,8 @@ class Follow:
 
     def __init__(self, say: Callable[[str], None], clock: Callable[[], float]) -> None:
         self._say = say
-        self._clock = clock
+        self._few = Few(say, clock)
         self._on = False
-        self._second = 0
-        self._shown = 0
-        self._hidden = 0
 
     def begin(self) -> None:
         """From now on, show."""
@@ -39,16 +36,7 @@ class Follow:
             if "][error]" in text or "][critical]" in text:
                 self._say(f"  Envoy: {text}")
             return
-        second = int(self._clock())
-        if second != self._second:
-            if self._hidden:
-                self._say(f"     (and {self._hidden} more)")
-            self._second, self._shown, self._hidden = second, 0, 0
-        if self._shown < _LINES_PER_S:
-            self._shown += 1
-            self._say(request_line(entry))
-        else:
-            self._hidden += 1
+        self._few.line(lambda: request_line(entry))
 
 
 def _entry(text: str) -> dict[str, Any] | None:

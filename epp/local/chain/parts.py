@@ -14,10 +14,10 @@ import aiohttp
 
 from epp.local.chain.addresses import HOST
 from epp.local.chain.plan import Plan, PoolPlan, SimPod
-from epp.local.chain.ready import answers
 from epp.local.chain.supervise import Part
 from epp.local.gateway.start import envoy_argv
 from epp.local.process import OnLine
+from epp.local.ready import answers
 
 REDIS_VARIABLE = "REDIS_URL"
 _EPP = (sys.executable, "-m", "epp")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +22,10 @@ from epp.local.chain.words import route_lines
 from epp.local.client import Outcome
 from epp.local.decisions import complaint
 from epp.local.report import Printer
-from epp.local.stack import STOP_GRACE_S, PartEnded
+from epp.local.stack import STOP_GRACE_S
+from epp.local.until import until_told
 
 START_TIMEOUT_S = 60.0
-_LAST_LINES = 5
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +65,7 @@ class ChainSession:
         self._out = out
         self._printer = Printer(err if config.json else out)
         self._follow = Follow(self._printer.line, time.monotonic)
-        self._stopping = asyncio.Event()
-        self._ready_s: float | None = None
+        self._ready = False
         self._early: list[str] = []
         self._tried_out = False
 
@@ -79,33 +76,19 @@ class ChainSession:
             lines = Listeners(self._follow.envoy_line, self._complain)
             parts = make_parts(config.plan, config.files, config.running, session, lines)
             supervisor = Supervisor(parts, self._printer.line)
-            loop = asyncio.get_running_loop()
-            for number in _SIGNALS:
-                loop.add_signal_handler(number, self._told_to_stop, supervisor)
-            task = asyncio.ensure_future(self._work(supervisor, parts, session))
-            told = asyncio.ensure_future(self._stopping.wait())
-            try:
-                await asyncio.wait([task, told], return_when=asyncio.FIRST_COMPLETED)
-                if task.done():
-                    return task.result()
-                return 0 if self._tried_out else 130
-            except PartEnded as error:
-                for text in error.lines[-_LAST_LINES:]:
-                    self._printer.line(f"  | {text}")
-                raise
-            finally:
-                told.cancel()
-                task.cancel()
-                await asyncio.wait([task])
-                self._ready_s = None
-                self._printer.progress("stopping ...")
-                await supervisor.stop(STOP_GRACE_S)
-                self._printer.line("everything is stopped")
 
-    def _told_to_stop(self, supervisor: Supervisor) -> None:
-        if self._stopping.is_set():
-            supervisor.kill()
-        self._stopping.set()
+            async def stop() -> None:
+                # What parts complain of while they end is nobody's business.
+                self._ready = False
+                await supervisor.stop(STOP_GRACE_S)
+
+            return await until_told(
+                self._work(supervisor, parts, session),
+                self._printer,
+                tried_out=lambda: self._tried_out,
+                stop=stop,
+                kill=supervisor.kill,
+            )
 
     def _complain(self, name: str) -> Callable[[str], None]:
         """Shows what a part complains of, once the gateway is up; what it said before, then. What pickers say of
@@ -115,7 +98,7 @@ class ChainSession:
 
         def on_line(text: str) -> None:
             words = complaint(text, warnings=True)
-            if words is not None and self._ready_s is not None:
+            if words is not None and self._ready:
                 self._printer.line(f"  {name}: {words}")
             elif words is not None and not patient:
                 self._early.append(f"  {name}: {words}")
@@ -126,7 +109,7 @@ class ChainSession:
         plan, config = self._config.plan, self._config
         start_s = await self._start(supervisor, parts)
         supervisor.keep()
-        self._ready_s = start_s
+        self._ready = True
         self._printer.line(f"ready after {start_s:.1f} s: {plan.url}\n")
         for text in route_lines(plan):
             self._printer.line(text)

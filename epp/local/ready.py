@@ -7,11 +7,10 @@ import asyncio
 
 import aiohttp
 
-_POLL_S = 0.1
 _PATIENCE_S = 1.0
 
 
-async def answers(session: aiohttp.ClientSession, url: str) -> None:
+async def answers(session: aiohttp.ClientSession, url: str, *, poll_s: float = 0.1) -> None:
     """Return when `url` is answered with 200; waits for ever, its caller knows for how long."""
     while True:
         try:
@@ -20,4 +19,4 @@ async def answers(session: aiohttp.ClientSession, url: str) -> None:
                     return
         except (aiohttp.ClientError, OSError, TimeoutError):
             pass
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(poll_s)
