@@ -16,7 +16,6 @@ from collections.abc import Iterator
 
 from epp.contract.aigateway import MODEL_HEADER
 from epp.gateway.config import (
-    BODY_LIMIT_BYTES,
     CostConfig,
     CostType,
     GatewayConfig,
@@ -27,20 +26,14 @@ from epp.gateway.config import (
 from epp.manifests.topology import Listener, Route, Rule, Topology
 
 
-def config_of(
-    topology: Topology,
-    *,
-    include_usage: IncludeUsage = "hidden",
-    tenant_header: str = "x-user-id",
-    body_limit_bytes: int = BODY_LIMIT_BYTES,
-) -> GatewayConfig:
+def config_of(topology: Topology, *, include_usage: IncludeUsage = "hidden") -> GatewayConfig:
     """The configuration. Listeners are called by their manifests' port numbers, as one Envoy listener serves all those
     of one port. `include_usage` holds for backends whose routes have costs."""
     ports: dict[int, list[Listener]] = {}
     for listener in topology.listeners:
         ports.setdefault(listener.port, []).append(listener)
     listeners = {listener_key(port): _listener(topology, listeners, include_usage) for port, listeners in ports.items()}
-    return GatewayConfig(listeners, tenant_header=tenant_header, body_limit_bytes=body_limit_bytes)
+    return GatewayConfig(listeners)
 
 
 def listener_key(port: int) -> str:

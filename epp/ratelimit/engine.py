@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from epp.contract.metering import Meter, NoMeter
 from epp.protos import rls_pb2
 from epp.ratelimit.errors import BadCall, LedgerAway, NotReady
-from epp.ratelimit.headers import HeaderNames, headers_of
+from epp.ratelimit.headers import headers_of
 from epp.ratelimit.ledger.contract import LARGEST_AMOUNT, Charge, Ledger, OnFailure, Standing
 from epp.ratelimit.limits import LARGEST_LIMIT
 from epp.ratelimit.matching import Match, entries_of, find
@@ -32,16 +32,12 @@ _GROUP_KEYS = ("backend_name", "model_name_override")
 class Options:
     """How an engine answers.
 
-    * headers: the response headers it adds, None for none (Envoy makes x-ratelimit-* itself)
+    * headers: it adds response headers (Envoy makes x-ratelimit-* itself)
     * shadow: every call is answered OK (Go: SHADOW_MODE); counters and statistics go on
-    * spare_when_over: where a descriptor is over, the others of the call are not charged
-      (Go: STOP_CACHE_KEY_INCREMENT_WHEN_OVERLIMIT); costs a second round trip, and charges made when a response is
-      over are lost with it: not for token costs
     """
 
-    headers: HeaderNames | None = None
+    headers: bool = False
     shadow: bool = False
-    spare_when_over: bool = False
 
 
 class Engine:
@@ -92,7 +88,7 @@ class Engine:
             for index, (match, descriptor) in enumerate(zip(matches, request.descriptors, strict=True))
             if match and not match.limit.unlimited
         }
-        standings = await self._book(matches, charges)
+        standings = await self._book(charges)
         response = rls_pb2.RateLimitResponse(overall_code=_OK)
         for index, match in enumerate(matches):
             charge = charges.get(index)
@@ -103,7 +99,7 @@ class Engine:
         if _is_over(response.statuses, matches, request):
             response.overall_code = _OVER
         if self._options.headers:
-            response.response_headers_to_add.extend(headers_of(response.statuses, self._options.headers))
+            response.response_headers_to_add.extend(headers_of(response.statuses))
         return response
 
     def _matches(self, book: RuleBook, request: rls_pb2.RateLimitRequest) -> list[Match | None]:
@@ -118,31 +114,11 @@ class Engine:
             None if match and not match.limit.unlimited and match.limit.name in replaced else match for match in matches
         ]
 
-    async def _book(self, matches: Sequence[Match | None], charges: dict[int, Charge]) -> dict[int, Standing | None]:
+    async def _book(self, charges: dict[int, Charge]) -> dict[int, Standing | None]:
         if not charges:
             return {}
-        now = self._clock()
-        if self._options.spare_when_over:
-            charges = await self._spared(matches, charges, now)
-        standings = await self.ledger.book(list(charges.values()), now)
+        standings = await self.ledger.book(list(charges.values()), self._clock())
         return dict(zip(charges, standings, strict=True))
-
-    async def _spared(
-        self, matches: Sequence[Match | None], charges: dict[int, Charge], now: float
-    ) -> dict[int, Charge]:
-        looks = [Charge(charge.key, charge.period_s, 0) for charge in charges.values()]
-        before = dict(zip(charges, await self.ledger.book(looks, now), strict=True))
-        over = set()
-        for index, charge in charges.items():
-            match, standing = matches[index], before[index]
-            if match and standing and not charge.refund and standing.count + charge.amount > match.limit.requests:
-                over.add(index)
-        if not over:
-            return charges
-        return {
-            index: charge if index in over or charge.refund else Charge(charge.key, charge.period_s, 0)
-            for index, charge in charges.items()
-        }
 
     def _status(self, match: Match, charge: Charge, standing: Standing | None) -> Status:
         amount, limit = charge.amount, match.limit

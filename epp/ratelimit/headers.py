@@ -8,7 +8,6 @@ Of several descriptors the one that is over speaks (the last one of these), else
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from epp.protos import rls_pb2
 from epp.ratelimit.limits import UNITS
@@ -16,19 +15,7 @@ from epp.ratelimit.limits import UNITS
 _OVER = rls_pb2.RateLimitResponse.OVER_LIMIT
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderNames:
-    """Names of the headers; the defaults are the Go service's. `policy` False leaves out `, 1000;w=3600`, as Go."""
-
-    limit: str = "RateLimit-Limit"
-    remaining: str = "RateLimit-Remaining"
-    reset: str = "RateLimit-Reset"
-    policy: bool = True
-
-
-def headers_of(
-    statuses: Sequence[rls_pb2.RateLimitResponse.DescriptorStatus], names: HeaderNames
-) -> Iterable[rls_pb2.HeaderValue]:
+def headers_of(statuses: Sequence[rls_pb2.RateLimitResponse.DescriptorStatus]) -> Iterable[rls_pb2.HeaderValue]:
     """The headers, none where no status has a limit."""
     limited = [status for status in statuses if status.HasField("current_limit")]
     if not limited:
@@ -36,10 +23,9 @@ def headers_of(
     over = [status for status in limited if status.code == _OVER]
     status = over[-1] if over else min(limited, key=lambda one: one.limit_remaining)
     requests, unit = status.current_limit.requests_per_unit, UNITS[status.current_limit.unit]
-    policy = f", {requests};w={unit.value}" if names.policy else ""
     values = (
-        (names.limit, f"{requests}{policy}"),
-        (names.remaining, str(status.limit_remaining)),
-        (names.reset, str(status.duration_until_reset.seconds)),
+        ("RateLimit-Limit", f"{requests}, {requests};w={unit.value}"),
+        ("RateLimit-Remaining", str(status.limit_remaining)),
+        ("RateLimit-Reset", str(status.duration_until_reset.seconds)),
     )
     return [rls_pb2.HeaderValue(key=key, value=value) for key, value in values]

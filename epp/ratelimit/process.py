@@ -20,7 +20,6 @@ from epp.observe.metrics.meter import CountingMeter
 from epp.observe.metrics.page import MetricsRegistry
 from epp.ratelimit.engine import Engine
 from epp.ratelimit.engine import Options as Answering
-from epp.ratelimit.headers import HeaderNames
 from epp.ratelimit.ledger import Ledger, OnFailure, Window, open_ledger
 from epp.ratelimit.limiter import Limiter
 from epp.ratelimit.metrics import ProcessMetrics, Timed
@@ -68,7 +67,8 @@ class Process:
         meter = CountingMeter()
         registry.add(meter)
         ledger = self._ledger(meter)
-        self._engine = engine = Engine(ledger, meter=meter, options=_answering(self._options))
+        answering = Answering(headers=self._options.response_headers, shadow=self._options.shadow)
+        self._engine = engine = Engine(ledger, meter=meter, options=answering)
         # The storage is not asked: calls are answered without it as configured, and a restart would not bring it back.
         self._health = Readiness(NAME, lambda: "there are no rules yet" if engine.book is None else None)
         limits = RateLimits(Limiter(engine, waits=self._options.redis is not None))
@@ -176,10 +176,6 @@ class Process:
         self._health.drain()
         log.info("stopping: calls are answered for %g s more", self._stop.patience_s(left_s))
         await self._stop.pause(left_s)
-
-
-def _answering(options: Options) -> Answering:
-    return Answering(headers=HeaderNames() if options.response_headers else None, shadow=options.shadow)
 
 
 def _told(rules: Rules) -> str:

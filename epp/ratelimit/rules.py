@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 from epp.config.findings import remedy
 from epp.manifests.limits import Unit
-from epp.ratelimit.errors import RulesError
 from epp.ratelimit.limits import LARGEST_LIMIT, Limit
 from epp.ratelimit.reading import Item, read_mapping, read_text
 
@@ -75,10 +74,10 @@ def rules_from_yaml(text: str, source: str) -> RuleBook:
     return load_rules([(source, text)])
 
 
-def load_rules(documents: Sequence[tuple[str, Mapping[str, object] | str]], *, merge_domains: bool = False) -> RuleBook:
+def load_rules(documents: Sequence[tuple[str, Mapping[str, object] | str]]) -> RuleBook:
     """The rules of several documents together; each is (name for messages, mapping or YAML text).
 
-    A domain may be in one document only, unless `merge_domains`. Raises `RulesError` with the first mistake.
+    A domain may be in one document only. Raises `RulesError` with the first mistake.
     """
     domains: dict[str, Rule] = {}
     for source, document in documents:
@@ -87,9 +86,10 @@ def load_rules(documents: Sequence[tuple[str, Mapping[str, object] | str]], *, m
         domain = _text(fields, "domain")
         if not domain:
             raise root.wrong("the domain is empty or missing; write `domain: NAME`")
-        if domain in domains and not merge_domains:
+        if domain in domains:
             raise fields["domain"].wrong(f"duplicate domain '{domain}'; put its descriptors into one document")
-        _load(domains.setdefault(domain, Rule()), f"{domain}.", fields.get("descriptors"))
+        domains[domain] = Rule()
+        _load(domains[domain], f"{domain}.", fields.get("descriptors"))
     return RuleBook(domains)
 
 
@@ -197,6 +197,3 @@ def _count(fields: Mapping[str, Item]) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= LARGEST_LIMIT:
         raise item.wrong(f"requests_per_unit is {item.text or item.kind}; allowed: 0 to {LARGEST_LIMIT}")
     return value
-
-
-__all__ = ["Rule", "RuleBook", "RulesError", "load_rules", "rules_from_yaml"]

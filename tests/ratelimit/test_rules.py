@@ -140,9 +140,6 @@ def test_a_domain_in_two_documents() -> None:
     two = "domain: d\ndescriptors: [{key: b}]"
     with pytest.raises(RulesError, match=r"^two.yaml: line 1: duplicate domain 'd'"):
         load_rules([("one", one), ("two.yaml", two)])
-    assert set(load_rules([("one", one), ("two.yaml", two)], merge_domains=True).domains["d"].children) == {"a", "b"}
-    with pytest.raises(RulesError, match=r"^one: duplicate descriptor composite key 'd.a'"):
-        load_rules([("one", one), ("one", one)], merge_domains=True)
 
 
 def test_a_mapping_and_its_yaml_are_alike() -> None:

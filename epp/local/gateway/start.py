@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def envoy_argv(binary: Path, bootstrap: Path, *, concurrency: int = 1) -> list[str]:
+def envoy_argv(binary: Path, bootstrap: Path) -> list[str]:
     """The command line. `bootstrap` ends in `.json`; nothing secret is in either."""
     return [
         *(str(binary), "--config-path", str(bootstrap)),
-        *("--concurrency", str(concurrency)),
+        *("--concurrency", "1"),
         *("--log-level", "warning"),
         "--disable-hot-restart",
     ]

@@ -50,8 +50,8 @@ def test_files_are_their_owners_alone_and_the_key_is_in_its_own(tmp_path: Path) 
     assert (directory / "backend_d_b.key").read_text() == KEY
     assert KEY not in path.read_text()
     assert KEY not in repr(with_key())
-    argv = envoy_argv(Path("/bin/envoy"), path, concurrency=2)
-    assert argv[:5] == ["/bin/envoy", "--config-path", str(path), "--concurrency", "2"]
+    argv = envoy_argv(Path("/bin/envoy"), path)
+    assert argv[:5] == ["/bin/envoy", "--config-path", str(path), "--concurrency", "1"]
 
 
 def test_files_of_an_earlier_run_are_taken_over_and_links_are_not_followed(tmp_path: Path) -> None:
