@@ -25,7 +25,7 @@ from epp.local.sim.engine import Progress, SequenceState, Work
 from epp.local.sim.faults import Error, Faults, Hang
 from epp.local.sim.generation import PodConfig
 from epp.local.sim.hangup import never
-from epp.local.sim.openai import ApiError, texts
+from epp.local.sim.openai import ApiError, read_object, texts
 from epp.local.sim.text import count_tokens
 
 EMBEDDINGS_PATH = "/v1/embeddings"
@@ -67,12 +67,7 @@ class Embeddings:
         return response
 
     async def _answer(self, body: bytes, entry: Entry) -> bytes:
-        try:
-            data = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise ApiError(400, f"the body is not JSON: {error}") from None
-        if not isinstance(data, dict):
-            raise ApiError(400, "the body must be a JSON object")
+        data = read_object(body)
         model = data.get("model")
         if model not in (*self._config.models, *self._config.loras):
             raise ApiError(404, f"The model `{model}` does not exist.", "model")

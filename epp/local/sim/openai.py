@@ -67,14 +67,20 @@ class TokenCount:
         }
 
 
-def read_ask(body: bytes, *, chat: bool) -> Ask:
-    """Read a request body. Raises `ApiError` 400 naming the field."""
+def read_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a request body is. Raises `ApiError` 400."""
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise ApiError(400, f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise ApiError(400, "the body must be a JSON object")
+    return data
+
+
+def read_ask(body: bytes, *, chat: bool) -> Ask:
+    """Read a request body. Raises `ApiError` 400 naming the field."""
+    data = read_object(body)
     options = _optional(data, "stream_options", dict) or {}
     stream = bool(_optional(data, "stream", bool))
     if options and not stream:
