@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import uuid
@@ -14,6 +15,7 @@ import aiohttp
 
 from epp.local.client import Outcome, send
 from epp.local.decisions import DecisionLog
+from epp.local.ports import Ports
 from epp.local.report import Follow, Printer, as_json, curl, request_lines, summary
 from epp.local.scenario import Ask, groups
 from epp.local.stack import Stack, StackConfig, choose_addresses
@@ -46,11 +48,13 @@ class Session:
 
     async def run(self) -> int:
         """Returns the exit code of `epp up`. Raises `StartError`; whatever happens, nothing is left running."""
-        addresses = choose_addresses(self._config.stack, random.Random())
-        stack = Stack(self._config.stack, addresses, self._printer.progress, self._decisions.line)
-        return await until_told(
-            self._work(stack), self._printer, tried_out=lambda: self._tried_out, stop=stack.stop, kill=stack.kill
-        )
+        config = self._config.stack
+        with contextlib.closing(Ports(random.Random(), usual=config.port != 0)) as ports:
+            addresses = choose_addresses(config, ports)
+            stack = Stack(config, addresses, self._printer.progress, self._decisions.line)
+            return await until_told(
+                self._work(stack), self._printer, tried_out=lambda: self._tried_out, stop=stack.stop, kill=stack.kill
+            )
 
     def _complain(self, text: str) -> None:
         # While it starts, what goes wrong ends the picker, and is told then.

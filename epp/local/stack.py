@@ -11,10 +11,9 @@ ends while we wait for the stack, or while it is used, is an error that names th
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +23,7 @@ import aiohttp
 from epp.contract.errors import StartError
 from epp.local.decisions import last_words, readable
 from epp.local.envoy import EnvoyConfig, envoy_argv
-from epp.local.ports import free_port, is_free
+from epp.local.ports import HOST, Ports
 from epp.local.process import Child, Children
 from epp.local.ready import answers
 from epp.local.scenario import MODEL
@@ -34,7 +33,6 @@ T = TypeVar("T")
 POD_SPEED = 4.0
 STOP_GRACE_S = 3.0
 _POLL_S = 0.05
-_HOST = "127.0.0.1"
 
 
 class PartEnded(StartError):
@@ -81,29 +79,21 @@ class Addresses:
         return f"http://localhost:{self.port}"
 
 
-def choose_addresses(config: StackConfig, rng: random.Random) -> Addresses:
+def choose_addresses(config: StackConfig, ports: Ports) -> Addresses:
     """The usual ports where they are free, others where they are not; the gateway's port is a promise and stays.
 
     Raises `StartError` when the gateway's port is taken.
     """
-    if config.port and not is_free(_HOST, config.port):
-        raise StartError(f"port {config.port} is taken: free it, or choose another with --port")
+    port = ports.promise(config.port) if config.port else ports.take(8080)
     hosts = tuple(f"127.0.1.{number + 1}" for number in range(config.pods))
-    taken = [config.port] if config.port else []
-
-    def take(places: Sequence[str], usual: int) -> int:
-        taken.append(free_port(places, usual if config.port else None, rng, taken))
-        return taken[-1]
-
-    port = config.port or take([_HOST], 8080)
     return Addresses(
         pod_hosts=hosts,
-        pod_port=take(hosts, 8000),
+        pod_port=ports.take(8000, hosts),
         port=port,
-        picker_port=take([_HOST], 9002),
-        health_port=take([_HOST], 9003),
-        metrics_port=take([_HOST], 9090),
-        envoy_admin_port=take([_HOST], 9901),
+        picker_port=ports.take(9002),
+        health_port=ports.take(9003),
+        metrics_port=ports.take(9090),
+        envoy_admin_port=ports.take(9901),
     )
 
 
@@ -180,7 +170,7 @@ class Stack:
         await self._children.start("the endpoint picker", argv, self._on_picker_line)
         await _picker_ready(places.health_port)
         tell("endpoint picker")
-        await answers(session, f"http://{_HOST}:{places.envoy_admin_port}/ready", poll_s=_POLL_S)
+        await answers(session, f"http://{HOST}:{places.envoy_admin_port}/ready", poll_s=_POLL_S)
         tell("Envoy")
 
 
@@ -204,7 +194,7 @@ def picker_flags(addresses: Addresses, config_file: Path) -> list[str]:
         # From this verbosity on, the log has each decision with its numbers.
         *("--v", "3"),
         # Nobody else is meant to reach it, and nobody routes to it any more when we stop it.
-        *("--bind-address", _HOST, "--drain-timeout", "0s"),
+        *("--bind-address", HOST, "--drain-timeout", "0s"),
     ]
 
 
@@ -215,7 +205,7 @@ async def _picker_ready(health_port: int) -> None:
 
     from epp.protos.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-    async with grpc.aio.insecure_channel(f"{_HOST}:{health_port}") as channel:
+    async with grpc.aio.insecure_channel(f"{HOST}:{health_port}") as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=HealthCheckRequest.SerializeToString,

@@ -6,8 +6,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from epp.local.chain.addresses import Ports
 from epp.local.chain.plan import Plan, Wishes, make_plan
+from epp.local.ports import Ports
 from epp.manifests.limits import Charge, LimitPolicy, LimitRule, Match, Selector, Unit
 from epp.manifests.topology import Backend, Cost, HeaderMatch, Listener, Pool, Route, Rule, Target, Topology
 

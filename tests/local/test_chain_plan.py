@@ -6,16 +6,18 @@ from __future__ import annotations
 import json
 import random
 import socket
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from epp.config.findings import ConfigErrors
 from epp.contract.errors import StartError
-from epp.local.chain.addresses import Ports, resolved
+from epp.local.chain.addresses import resolved
 from epp.local.chain.pickerconfig import costs_of, parameters, picker_config
-from epp.local.chain.plan import Wishes, endpoints_file, make_plan
+from epp.local.chain.plan import Plan, Wishes, endpoints_file, make_plan
 from epp.local.gateway.places import Address
+from epp.local.ports import Ports
 from epp.manifests.topology import Backend, Cost, Listener, Pool, Target, Tls, Topology
 from tests.local.chain_parts import BACKEND, LLAMA, POOL, QWEN, TOTAL, both, planned, route
 
@@ -48,13 +50,16 @@ def test_no_port_is_given_twice_and_all_listen_on_loopback() -> None:
 
 def test_listeners_follow_the_wished_port_in_the_order_of_theirs() -> None:
     listeners = tuple(Listener("g/g", f"l{port}", port) for port in (8443, 80, 90, 80))
-    rng = random.Random(5)
+
+    def plan_at(port: int) -> Plan:
+        with closing(Ports(random.Random(5), usual=True)) as ports:
+            return make_plan(both(listeners=listeners), Wishes(port=port), ports)
+
     with socket.create_server(("127.0.0.1", 0)) as probe:
-        taken = probe.getsockname()[1]
-        with pytest.raises(StartError, match=f"port {taken} is taken"):
-            make_plan(both(listeners=listeners), Wishes(port=taken), Ports(rng, usual=True))
-    free = taken
-    plan = make_plan(both(listeners=listeners), Wishes(port=free), Ports(rng, usual=True))
+        free = probe.getsockname()[1]
+        with pytest.raises(StartError, match=f"port {free} is taken"):
+            plan_at(free)
+    plan = plan_at(free)
     assert {port: place.port for port, place in plan.places.listeners.items()} == {
         80: free,
         90: free + 1,
@@ -62,7 +67,7 @@ def test_listeners_follow_the_wished_port_in_the_order_of_theirs() -> None:
     }
     assert plan.url == f"http://localhost:{free}"
     with pytest.raises(StartError, match="port 65536 for a listener"):
-        make_plan(both(listeners=listeners), Wishes(port=65534), Ports(rng, usual=True))
+        plan_at(65534)
 
 
 def test_without_limits_there_is_no_rate_limit_service() -> None:
@@ -203,18 +208,3 @@ def test_a_pool_is_replaced_in_a_copy_alone() -> None:
     topology: Topology = both()
     planned(replace(topology))
     assert topology == both()
-
-
-def test_ports_that_are_held_are_for_our_parts_alone() -> None:
-    first, second = (Ports(random.Random(1), usual=False) for _ in range(2))
-    try:
-        port = first.take(8000)
-        assert second.take(8000) != port
-        # A part of ours, as all servers do.
-        with socket.socket() as part:
-            part.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            part.bind(("127.0.0.1", port))
-            part.listen()
-    finally:
-        first.close()
-        second.close()

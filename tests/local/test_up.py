@@ -5,6 +5,7 @@ and that it leaves nothing behind."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -22,7 +23,7 @@ import pytest
 
 from epp.contract.errors import StartError
 from epp.local import up
-from epp.local.ports import free_port, is_free
+from epp.local.ports import Ports, free_port, is_free
 from epp.local.session import Session, SessionConfig
 from epp.local.stack import PartEnded, StackConfig, choose_addresses, picker_flags
 
@@ -262,7 +263,8 @@ def test_an_address_of_somebody_else_is_a_start_error() -> None:
 
 @pytest.mark.parametrize("port", [0, 20_001])
 def test_no_two_parts_get_the_same_port(port: int) -> None:
-    found = choose_addresses(StackConfig(Path("x"), Path("y"), pods=3, port=port), random.Random(2))
+    with contextlib.closing(Ports(random.Random(2), usual=port != 0)) as given:
+        found = choose_addresses(StackConfig(Path("x"), Path("y"), pods=3, port=port), given)
     ports = [found.port, found.pod_port, found.picker_port, found.health_port]
     ports += [found.metrics_port, found.envoy_admin_port]
     assert len(set(ports)) == 6
@@ -270,7 +272,8 @@ def test_no_two_parts_get_the_same_port(port: int) -> None:
 
 
 def test_the_picker_gets_the_tutorials_flags() -> None:
-    addresses = choose_addresses(StackConfig(Path("x"), Path("y"), pods=2, port=0), random.Random(3))
+    with contextlib.closing(Ports(random.Random(3), usual=False)) as given:
+        addresses = choose_addresses(StackConfig(Path("x"), Path("y"), pods=2, port=0), given)
     flags = picker_flags(addresses, Path("/etc/config.yaml"))
     words = ["--poolName", "local-inference-pool", "--poolNamespace", "default", "--zap-encoder", "json"]
     assert flags[:6] == words

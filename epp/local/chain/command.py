@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -17,13 +18,13 @@ from typing import TextIO
 
 from epp.contract.errors import StartError
 from epp.local.arguments import pools
-from epp.local.chain.addresses import Ports
 from epp.local.chain.folder import private_folder
 from epp.local.chain.parts import REDIS_VARIABLE, Files, Running
 from epp.local.chain.plan import Plan, Wishes, make_plan
 from epp.local.chain.session import ChainSession, RunConfig, told
 from epp.local.chain.words import route_lines
 from epp.local.chain.write import write_bootstrap, write_files
+from epp.local.ports import Ports
 from epp.manifests.read import read_files
 from epp.manifests.resolve import resolve
 from epp.manifests.service import service_rules
@@ -39,11 +40,9 @@ def run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path) -> in
     documents = read_files([Path(name) for name in args.files])
     topology = resolve(documents, pools=pools(args.pool), environ=os.environ)
     wishes = Wishes(args.port, args.pods, args.include_usage, args.speed, tuple(args.plugin_dir))
-    ports = Ports(random.Random(), usual=args.port != 0)
-    try:
+    ports = Ports(random.Random(), usual=args.port != 0, look=not (args.check or args.print_envoy))
+    with contextlib.closing(ports):
         return _run(args, passed_on, envoy, make_plan(topology, wishes, ports))
-    finally:
-        ports.close()
 
 
 def _run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path, plan: Plan) -> int:

@@ -12,10 +12,10 @@ from typing import Any
 
 import aiohttp
 
-from epp.local.chain.addresses import HOST
 from epp.local.chain.plan import Plan, PoolPlan, SimPod
 from epp.local.chain.supervise import Part
 from epp.local.gateway.start import envoy_argv
+from epp.local.ports import HOST
 from epp.local.process import OnLine
 from epp.local.ready import answers
 

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from epp.contract.errors import StartError
 from epp.gateway.config import IncludeUsage
-from epp.local.chain.addresses import HOST, Lookup, Ports, look_up, resolved
+from epp.local.chain.addresses import Lookup, look_up, resolved
 from epp.local.chain.pickerconfig import PickerConfig, costs_of, parameters, picker_config
 from epp.local.gateway.places import Address, Places, PoolPlace
 from epp.local.gateway.places import address as parse_address
+from epp.local.ports import HOST, Ports
 from epp.manifests.topology import Backend, Pool, Topology, Unsupported
 
 USUAL_REPLICAS = 8
@@ -116,9 +117,9 @@ def make_plan(topology: Topology, wishes: Wishes, ports: Ports, lookup: Lookup =
     backends = tuple(groups.backend(backend) for backend in topology.backends)
     places = Places(
         listeners=listeners,
-        admin=ports.here(9901),
-        gateway=ports.here(9004),
-        ratelimit=ports.here(8081) if topology.limits else None,
+        admin=_here(ports, 9901),
+        gateway=_here(ports, 9004),
+        ratelimit=_here(ports, 8081) if topology.limits else None,
         pools={
             plan.pool.name: PoolPlace(plan.picker, tuple(server.place for server in plan.servers)) for plan in pools
         },
@@ -147,6 +148,11 @@ def _listeners(topology: Topology, wishes: Wishes, ports: Ports) -> Mapping[int,
     for number, port in enumerate(wanted):
         found[port] = Address(HOST, ports.promise(wishes.port + number) if wishes.port else ports.take(8080))
     return found
+
+
+def _here(ports: Ports, preferred: int) -> Address:
+    """An address on loopback."""
+    return Address(HOST, ports.take(preferred))
 
 
 class _Groups:
@@ -182,7 +188,7 @@ class _Groups:
             pool,
             tuple(servers),
             pods,
-            picker=self._ports.here(9002 + shift),
+            picker=_here(self._ports, 9002 + shift),
             health=self._ports.take(9003 + shift),
             metrics=self._ports.take(9090 + shift),
             config=config,
