@@ -153,6 +153,10 @@ class Documents:
         """The objects of these kinds, in their order."""
         return tuple(document for document in self.items if document.kind in kinds)
 
+    def names(self, *kinds: str) -> list[str]:
+        """`namespace/name` of the objects of these kinds."""
+        return [document.full_name for document in self.of(*kinds)]
+
     def find(self, kind: str, full_name: str) -> Document | None:
         """The object of this kind and `namespace/name`."""
         return next((item for item in self.items if item.kind == kind and item.full_name == full_name), None)

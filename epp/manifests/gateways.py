@@ -53,7 +53,7 @@ def _headers(sources: Sources) -> dict[str, Mapping[str, Any]]:
         for _, target in targets_of(policy):
             name = f"{policy.namespace}/{target['name']}"
             if sources.find("Gateway", name) is None:
-                known = [item.full_name for item in sources.documents.of("Gateway")]
+                known = sources.documents.names("Gateway")
                 sources.warn(policy, ("spec",), f"{not_found('Gateway', name, known)}; it has no effect")
                 continue
             section = target.get("sectionName")
@@ -92,7 +92,7 @@ def _parent(sources: Sources, route: Document, path: tuple[Step, ...], reference
     name = full_name(reference, route)
     gateway = sources.find("Gateway", name)
     if gateway is None:
-        known = [item.full_name for item in sources.documents.of("Gateway")]
+        known = sources.documents.names("Gateway")
         sources.mistake(route, (*path, "name"), not_found("Gateway", name, known))
         return ""
     section = reference.get("sectionName")

@@ -51,7 +51,7 @@ def _targets(sources: Sources, document: Document) -> tuple[tuple[str, ...], tup
         section = target.get("sectionName")
         if kind == "Gateway" and target.get("group", GATEWAY_API) == GATEWAY_API:
             gateways.append(f"{name}/{section}" if section else name)
-            known = [item.full_name for item in sources.documents.of("Gateway")]
+            known = sources.documents.names("Gateway")
             if known and sources.find("Gateway", name) is None:
                 sources.warn(document, path, f"{not_found('Gateway', name, known)}; it limits nothing there")
         elif kind in _ROUTE_KINDS:
@@ -59,7 +59,7 @@ def _targets(sources: Sources, document: Document) -> tuple[tuple[str, ...], tup
             if section:
                 what = f"{document.title} targetRefs sectionName {show(section)}"
                 sources.remarks.cannot(what, "the policy holds for all rules of the route")
-            known = [item.full_name for item in sources.documents.of(*_ROUTE_KINDS)]
+            known = sources.documents.names(*_ROUTE_KINDS)
             if name not in known:
                 sources.warn(document, path, f"{not_found(kind, name, known)}; it limits nothing there")
         else:

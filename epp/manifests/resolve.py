@@ -42,19 +42,16 @@ def resolve(
     *,
     pools: Mapping[str, Sequence[str]] | None = None,
     environ: Mapping[str, str] | None = None,
-    secrets_dir: Path | None = None,
 ) -> Topology:
     """Everything the documents ask for. Raises ManifestErrors with all that is wrong.
 
     * pools: real endpoints `host:port` by the name of a pool, backend or service, before those in the files
     * environ: where keys are looked for (the process's if None), see `epp.manifests.secrets`
-    * secrets_dir: a directory of keys; if None, the one that `EPP_SECRETS_DIR` names in `environ`
     """
     remarks = _copy(documents.remarks)
     lists = [*_given(pools or {}, remarks), *documents.endpoints]
     environ = os.environ if environ is None else environ
-    if secrets_dir is None and environ.get(DIRECTORY):
-        secrets_dir = Path(environ[DIRECTORY])
+    secrets_dir = Path(environ[DIRECTORY]) if environ.get(DIRECTORY) else None
     sources = Sources(documents, remarks, EndpointBook(lists), environ, secrets_dir)
     routes = Routes(sources)
     made = routes.all()
@@ -135,9 +132,8 @@ def _tell_doubled(sources: Sources, listeners: Sequence[Listener], routes: Seque
     one."""
     for port, host in sorted({(listener.port, listener.hostname) for listener in listeners}):
         here = [listener for listener in listeners if (listener.port, listener.hostname) == (port, host)]
-        names = {name for listener in here for name in (listener.gateway, listener.domain)}
         first: dict[frozenset[HeaderMatch], str] = {}
-        for rule in (rule for route in routes if names.intersection(route.gateways) for rule in route.rules):
+        for rule in (rule for route in routes if any(map(route.is_on, here)) for rule in route.rules):
             for match in rule.matches or ((),):
                 other = first.setdefault(frozenset(match), rule.name)
                 if other != rule.name:

@@ -47,7 +47,7 @@ class Routes:
                 if not targets.pool(name, models):
                     self._sources.mistake(document, (*path, "name"), not_found(kind, name, targets.pool_names()))
             elif not targets.ai_backend(name, models):
-                known = [item.full_name for item in self._sources.documents.of(kind)]
+                known = self._sources.documents.names(kind)
                 self._sources.mistake(document, (*path, "name"), not_found(kind, name, known))
 
     def _route(self, document: Document) -> Route:

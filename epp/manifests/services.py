@@ -100,7 +100,7 @@ def merged_spec(sources: Sources, document: Document) -> dict[str, Any]:
         if base is not None:
             spec = merge(spec, base.spec)
             continue
-        known = [item.full_name for item in sources.documents.of("LLMInferenceServiceConfig")]
+        known = sources.documents.names("LLMInferenceServiceConfig")
         text = not_found("LLMInferenceServiceConfig", name, known)
         if reference["name"].startswith("kserve-config-llm-"):
             sources.warn(document, ("spec", "baseRefs", index), f"{text}; it is a preset of KServe, and left out")
@@ -194,7 +194,7 @@ def _from_config_map(sources: Sources, document: Document, path: tuple[str, ...]
     full = f"{document.namespace}/{name}"
     found = sources.find("ConfigMap", full)
     if found is None:
-        known = [item.full_name for item in sources.documents.of("ConfigMap")]
+        known = sources.documents.names("ConfigMap")
         sources.mistake(
             document, path, f"its picker is configured by a ConfigMap: {not_found('ConfigMap', full, known)}"
         )

@@ -34,7 +34,7 @@ class Targets:
 
     def pool_names(self) -> list[str]:
         """Every pool there is, `namespace/name`."""
-        documents = [item.full_name for item in self._sources.documents.of("InferencePool")]
+        documents = self._sources.documents.names("InferencePool")
         return list(dict.fromkeys([*documents, *(item.pool for item in self._served if item.pool)]))
 
     def pool(self, name: str, asked: Iterable[str]) -> bool:
@@ -132,7 +132,7 @@ class Targets:
         if not endpoints and found is not None:
             endpoints = _listed(sources, found, port)
         if not endpoints and found is None and service is None:
-            known = [item.full_name for item in sources.documents.of(kind)]
+            known = sources.documents.names(kind)
             known += [part for item in self._served for part in item.services] if kind == "Service" else []
             remedy = f"add it, or say where it is: endpoints: {{{address}: [host:port]}}"
             sources.mistake(document, path, f"{not_found(kind, address, known)}; {remedy}")
@@ -176,7 +176,7 @@ class Targets:
             policy_name = full_name(reference, document)
             policy = self._sources.documents.find("BackendSecurityPolicy", policy_name)
             if policy is None:
-                known = [item.full_name for item in self._sources.documents.of("BackendSecurityPolicy")]
+                known = self._sources.documents.names("BackendSecurityPolicy")
                 path = ("spec", "backendSecurityPolicyRef")
                 self._sources.mistake(document, path, not_found("BackendSecurityPolicy", policy_name, known))
         if policy is None:

@@ -69,9 +69,7 @@ class TlsPolicies:
             return ""
         document = sources.find(kind, name)
         if document is None:
-            sources.mistake(
-                policy, path, not_found(kind, name, [item.full_name for item in sources.documents.of(kind)])
-            )
+            sources.mistake(policy, path, not_found(kind, name, sources.documents.names(kind)))
             return ""
         if kind == "Secret":
             text = value_in(sources, document, CA_KEY)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from epp.local.chain.follow import Follow
-from epp.local.chain.tryout import Model, curl, limited, line, models
+from epp.local.chain.tryout import Model, curl, line, models, over_limit
 from epp.local.chain.words import limit_words, route_lines
 from epp.local.client import Outcome
 from epp.local.scenario import Ask
@@ -143,9 +143,9 @@ def test_a_request_in_one_line() -> None:
         f"  2  user123  {LLAMA:<28} 200     12 ms  31 + 64 tokens, 905 of 1000 were left before it, by pod-0"
     )
     over = answered(429, **{**left, "x_ratelimit_remaining": "0"})
-    assert limited(over)
+    assert over_limit(over)
     assert "429     12 ms  over the limit, again in 1715 s" in line(3, over)
-    assert not limited(answered(429))
+    assert not over_limit(answered(429))
     assert "no body" in line(4, answered(503))
 
 

@@ -79,10 +79,9 @@ def topology(
     *,
     pools: Mapping[str, Sequence[str]] | None = None,
     environ: Mapping[str, str] | None = None,
-    secrets_dir: Path | None = None,
 ) -> Topology:
     """The topology of a text; nothing of the process's environment."""
-    return resolve(documents(text), pools=pools, environ=environ or {}, secrets_dir=secrets_dir)
+    return resolve(documents(text), pools=pools, environ=environ or {})
 
 
 def mistakes(text: str, **wishes: Mapping[str, str]) -> tuple[str, ...]:

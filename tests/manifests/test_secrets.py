@@ -46,9 +46,8 @@ def test_environment_then_file_then_document(tmp_path: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("two\n")
     assert key(text) == ApiKey(Secret("three"))
-    assert key(text, secrets_dir=tmp_path) == ApiKey(Secret("two"))
     assert key(text, environ={"EPP_SECRETS_DIR": str(tmp_path)}) == ApiKey(Secret("two"))
-    assert key(text, secrets_dir=tmp_path, environ={VARIABLE: " one "}) == ApiKey(Secret("one"))
+    assert key(text, environ={"EPP_SECRETS_DIR": str(tmp_path), VARIABLE: " one "}) == ApiKey(Secret("one"))
 
 
 def test_missing_key_names_the_remedies() -> None:
@@ -173,4 +172,4 @@ def test_a_key_in_a_file_may_end_with_an_empty_line(tmp_path: Path) -> None:
     file = tmp_path / "default" / "the-key" / "apiKey"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"sk-one \r\n\n")
-    assert key(SMALL + POLICY, secrets_dir=tmp_path) == ApiKey(Secret("sk-one"))
+    assert key(SMALL + POLICY, environ={"EPP_SECRETS_DIR": str(tmp_path)}) == ApiKey(Secret("sk-one"))

@@ -17,7 +17,7 @@ from epp.local.chain.follow import Follow
 from epp.local.chain.parts import Files, Listeners, Running, make_parts, picker_name
 from epp.local.chain.plan import Plan
 from epp.local.chain.supervise import Part, Supervisor
-from epp.local.chain.tryout import as_json, curl, limited, line, models, try_out
+from epp.local.chain.tryout import as_json, curl, line, models, over_limit, try_out
 from epp.local.chain.words import route_lines
 from epp.local.client import Outcome
 from epp.local.decisions import complaint
@@ -121,7 +121,7 @@ class ChainSession:
         if config.json:
             print(json.dumps(self._report(outcomes, start_s)), file=self._out, flush=True)
         if config.exit:
-            return 0 if all(outcome.ok or limited(outcome) for outcome in outcomes) else 1
+            return 0 if all(outcome.ok or over_limit(outcome) for outcome in outcomes) else 1
         for text in self._farewell():
             self._printer.line(text)
         self._follow.begin()

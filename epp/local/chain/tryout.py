@@ -59,7 +59,7 @@ async def try_out(session: aiohttp.ClientSession, wanted: Sequence[Model], round
             yield await send(session, f"http://127.0.0.1:{model.port}", ask, str(uuid.uuid4()), headers)
 
 
-def limited(outcome: Outcome) -> bool:
+def over_limit(outcome: Outcome) -> bool:
     """Refused because a limit was reached: the gateway at work, no failure."""
     return outcome.status == 429 and "x-ratelimit-limit" in outcome.headers
 
@@ -67,7 +67,7 @@ def limited(outcome: Outcome) -> bool:
 def line(number: int, outcome: Outcome) -> str:
     """One request: user, model, answer, tokens, what was left of the limit when it came."""
     said = f"{outcome.prompt_tokens} + {outcome.completion_tokens} tokens" if outcome.ok else ""
-    if limited(outcome):
+    if over_limit(outcome):
         said = f"over the limit, again in {outcome.headers.get('x-ratelimit-reset', '?')} s"
     parts = [said or outcome.error, _left(outcome), f"by {outcome.pod}" if outcome.pod else ""]
     told = ", ".join(part for part in parts if part)

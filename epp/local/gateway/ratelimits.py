@@ -51,7 +51,7 @@ def ratelimit_filter(listeners: Sequence[Listener]) -> manager.HttpFilter:
     return http_filter(names.RATELIMIT_FILTER, config)
 
 
-def limited(
+def route_limits(
     policy: LimitPolicy, rule_name: str, listener: Listener, changed: Mapping[str, str]
 ) -> dict[str, protobuf.Any]:
     """Per-filter configuration of a route that took the route rule `rule_name`. `changed`: headers that are not the

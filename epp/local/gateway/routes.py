@@ -26,7 +26,7 @@ from envoy_data_plane.google import protobuf
 from epp.local.gateway import captured, names
 from epp.local.gateway.messages import exactly, inline, packed, seconds
 from epp.local.gateway.processors import for_host, for_pool
-from epp.local.gateway.ratelimits import limited, matching, missing_or_empty
+from epp.local.gateway.ratelimits import matching, missing_or_empty, route_limits
 from epp.manifests.limits import Absent, LimitPolicy, Match, policy_for
 from epp.manifests.topology import Backend, HeaderMatch, Listener, Rule, Target, Topology
 
@@ -129,7 +129,7 @@ def _limits(taken: _Taken, backend: Backend | None, changed: Mapping[str, str]) 
         return {}
     rewritten = backend is not None and bool(backend.prefix)
     here = changed if rewritten else {name: why for name, why in changed.items() if name != captured.PATH}
-    return limited(taken.policy, taken.rule.name, taken.listener, here)
+    return route_limits(taken.policy, taken.rule.name, taken.listener, here)
 
 
 def _refusals(taken: _Taken, matchers: Sequence[route.HeaderMatcher]) -> Iterator[route.Route]:
