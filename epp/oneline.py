@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command lines whose mistakes are told in one line, as all errors of this package, instead of a block of usage; and
-the types of arguments that several of them have."""
+what several of them have: types of arguments, flags."""
 
 from __future__ import annotations
 
 import argparse
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from epp.contract.errors import UsageError
@@ -52,3 +53,10 @@ def duration_s(allowed: str = "0s or more", most_s: float = math.inf) -> Callabl
         return seconds
 
     return read
+
+
+def add_log_encoder(parser: argparse.ArgumentParser) -> None:
+    """The flag for the form of log lines, with the name that it has for `epp serve` as another one."""
+    add = partial(parser.add_argument, choices=("json", "console"), dest="log_encoder", default="json")
+    add("--log-encoder", help="form of log lines (json)")
+    add("--zap-encoder", help=argparse.SUPPRESS)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from epp.contract.errors import UsageError
-from epp.oneline import OneLineParser, duration_s, port, verbosity
+from epp.oneline import OneLineParser, add_log_encoder, duration_s, port, verbosity
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--bind-address", metavar="ADDRESS", help="address of both ports (127.0.0.1)")
     add("--drain-timeout", type=duration_s(), dest="drain_timeout_s", metavar="DURATION",
         help="time to go on accepting requests after SIGTERM, such as 500ms or 30s (30s)")  # fmt: skip
-    add("--zap-encoder", choices=("json", "console"), dest="log_encoder", help="form of log lines (json)")
+    add_log_encoder(parser)
     add("-v", type=verbosity, dest="verbosity", metavar="LEVEL", help="log verbosity: 1 warnings to 5 trace (2)")
     add("--watch-loop", action="store_true", help="show the longest turns of the event loop on the metrics page")
     return parser

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from epp.contract.errors import StartError, UsageError
+from epp.contract.redisurl import redis_url
 from epp.oneline import OneLineParser
 
 MOST_PODS = 254
@@ -113,6 +114,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(f"--requests {args.requests}: must be 0 or more")
     if not (args.speed > 0 and math.isfinite(args.speed)):
         raise UsageError(f"--speed {args.speed:g}: must be above 0")
+    redis_url(args.redis)
     if args.check and args.print_envoy:
         raise UsageError("--check and --print-envoy: each prints and ends; leave one of them out")
     if args.config is not None and not args.config.is_file():

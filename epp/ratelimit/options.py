@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from epp.contract.errors import UsageError
-from epp.oneline import OneLineParser, duration_s, port, verbosity, whole
+from epp.contract.redisurl import redis_url
+from epp.oneline import OneLineParser, add_log_encoder, duration_s, port, verbosity, whole
 
 REDIS_VARIABLE = "REDIS_URL"
 _LOOPBACK = "127.0.0.1"
@@ -65,26 +65,10 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     text = given.redis if given.redis is not None else environ.get(REDIS_VARIABLE, "")
     values = vars(given) | {
         "config": tuple(given.config),
-        "redis": _redis_url(text),
+        "redis": redis_url(text),
         "redis_in_argv": bool(given.redis),
     }
     return Options(**values)
-
-
-def _redis_url(text: str) -> str | None:
-    """`text` as a URL; a bare `host:port` is one of redis://, as in the Go service. Never shown: it may hold a
-    password."""
-    if not text:
-        return None
-    url = text if "://" in text else f"redis://{text}"
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.scheme) and (parts.scheme == "unix" or bool(parts.hostname)) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise UsageError("the URL of Redis cannot be used; give redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]")
-    return url
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -177,7 +161,7 @@ def _add_rest(parser: argparse.ArgumentParser) -> None:
         metavar="DURATION",
         help="after SIGTERM: not ready, but still answering, for so long (5s)",
     )
-    add("--log-encoder", choices=("json", "console"), default="json", help="form of log lines (%(default)s)")
+    add_log_encoder(parser)
     add(
         "-v",
         "--verbosity",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +86,29 @@ def test_files_that_cannot_be_used_are_one_line_each(text: str, words: str, tmp_
 def test_a_file_that_is_not_there_is_one_line(capsys: Any) -> None:
     assert up.main(["-f", "/nowhere.yaml"]) == 1
     assert capsys.readouterr().err.startswith("epp up: /nowhere.yaml: cannot be read: No such file")
+
+
+@pytest.mark.parametrize("from_variable", [True, False])
+@pytest.mark.parametrize("more", [["--check"], []])
+def test_a_url_of_redis_that_cannot_be_used_is_told_before_anything_starts(
+    more: list[str], from_variable: bool, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    url = "mysql://:hush@127.0.0.1:1"
+    if from_variable:
+        monkeypatch.setenv("REDIS_URL", url)
+    argv = ["-f", str(SAMPLES / "both.yaml"), "--port", "0", *more]
+    assert up.main(argv if from_variable else [*argv, "--redis", url]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("epp up: the URL of Redis cannot be used; give redis://")
+    assert err.count("\n") == 1
+    assert "hush" not in err
+
+
+def test_what_is_only_told_looks_at_no_port(capsys: Any) -> None:
+    file = str(SAMPLES / "both.yaml")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        assert up.main(["-f", file, "--check", "--port", port]) == 0
+        assert f"http://localhost:{port}\n" in capsys.readouterr().out
+        assert up.main(["-f", file, "--print-envoy", "--port", port]) == 0

@@ -26,8 +26,10 @@ def test_defaults() -> None:
 
 
 def test_every_flag() -> None:
-    words = "--config a --port 1 --metrics-port 2 --bind-address ::1 --drain-timeout 1m --zap-encoder console -v 4 --watch-loop"
-    assert parse(words.split()) == Options(Path("a"), 1, 2, "::1", 60.0, "console", 4, True)
+    words = "--config a --port 1 --metrics-port 2 --bind-address ::1 --drain-timeout 1m --log-encoder console -v 4 --watch-loop"
+    wanted = Options(Path("a"), 1, 2, "::1", 60.0, "console", 4, True)
+    assert parse(words.split()) == wanted
+    assert parse(words.replace("--log-", "--zap-").split()) == wanted
 
 
 @pytest.mark.parametrize(

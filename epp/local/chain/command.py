@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TextIO
 
 from epp.contract.errors import StartError
+from epp.contract.redisurl import redis_url
 from epp.local.arguments import pools
 from epp.local.chain.folder import private_folder
 from epp.local.chain.parts import REDIS_VARIABLE, Files, Running
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path) -> in
 def _run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path, plan: Plan) -> int:
     topology = plan.topology
     rules = service_rules(topology)
+    # Nobody asks for the variable where nothing is limited: it may be there for something else.
+    redis = redis_url(args.redis or os.environ.get(REDIS_VARIABLE, "")) if plan.places.ratelimit is not None else None
     if args.print_envoy:
         return _print_envoy(plan)
     people = sys.stderr if args.json else sys.stdout
@@ -57,9 +60,8 @@ def _run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path, plan
         if args.check:
             write_bootstrap(plan, folder)
             return _check(plan, files, envoy, people, as_values=args.json)
-        redis = args.redis or os.environ.get(REDIS_VARIABLE, "")
         bootstrap = partial(write_bootstrap, plan, folder)
-        running = Running(envoy, bootstrap, _environ(os.environ), redis, args.window, passed_on)
+        running = Running(envoy, bootstrap, _environ(os.environ), redis or "", args.window, passed_on)
         requests = 1 if args.requests is None else args.requests
         config = RunConfig(plan, files, running, requests, args.exit, args.json)
         return asyncio.run(ChainSession(config, sys.stdout, sys.stderr).run())

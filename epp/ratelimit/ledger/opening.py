@@ -8,10 +8,10 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from epp.contract.metering import Meter, NoMeter
+from epp.contract.redisurl import SCHEMES
 from epp.ratelimit.errors import LedgerError
 from epp.ratelimit.ledger.contract import Ledger, OnFailure, Window
 
-SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 MOST_COUNTERS = 1_000_000
 TIMEOUT_S = 0.1
 _REMEDY = "; remedy: pip install 'epp[ratelimit]'"

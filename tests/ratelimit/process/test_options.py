@@ -46,6 +46,7 @@ def test_defaults_make_a_file_enough() -> None:
         (("--shadow",), "shadow", True),
         (("--drain-timeout", "0"), "drain_timeout_s", 0.0),
         (("--log-encoder", "console"), "log_encoder", "console"),
+        (("--zap-encoder", "console"), "log_encoder", "console"),
         (("-v", "4"), "verbosity", 4),
         (("--check",), "check", True),
         (("--redis", "rediss://a:1/2"), "redis", "rediss://a:1/2"),
@@ -96,7 +97,16 @@ def test_mistakes_are_one_line(argv: tuple[str, ...], said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:secret@:1", "redis://:secret@host:port", "://secret", "redis://:secret@[::1"]
+    "url",
+    [
+        "redis://:secret@:1",
+        "redis://:secret@host:port",
+        "://secret",
+        "redis://:secret@[::1",
+        "mysql://:secret@host",
+        "http://:secret@host:6379",
+        "unix://secret",
+    ],
 )
 def test_a_bad_url_is_not_shown(url: str) -> None:
     for argv, environ in (((*CONFIG, "--redis", url), {}), (CONFIG, {"REDIS_URL": url})):
