@@ -73,6 +73,7 @@ async def test_killed_and_started_again(tmp_path: Path, window: Window, caplog: 
     assert said[0].startswith(f"rate limits: {server.url} is away (")
     assert said[0].endswith("calls are answered without it: deny")
     assert said[1].startswith(f"rate limits: {server.url} is back after ")
+    assert caplog.records[0].levelno == caplog.records[1].levelno == logging.WARNING
     assert meter.of("epp_ratelimit_store_failures") >= 1
     assert not meter.counts["epp_ratelimit_uncounted"]
 
@@ -109,6 +110,18 @@ async def test_a_late_batch_is_not_taken_after_its_second_copy(tmp_path: Path) -
             await link.connect(1.0)
         await link.close()
         assert clock.now
+
+
+@needs_redis
+async def test_a_store_that_asks_for_a_password_says_so_in_the_same_words_to_all_commands(tmp_path: Path) -> None:
+    async with store(tmp_path, "--save", "", "--requirepass", "hush") as server:
+        for count in (0, 1, 50):
+            link = Link(server.url, "epp", sliding=False)
+            posts = [Post(f"k{number}", 1, False, 60, 9) for number in range(count)]
+            with pytest.raises(StoreAway) as told:
+                await (link.send(1, posts, 2.0) if posts else link.connect(2.0))
+            assert str(told.value) == "it asks for a password: give one in the URL"
+            await link.close()
 
 
 @needs_redis

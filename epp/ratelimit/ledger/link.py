@@ -83,7 +83,15 @@ class Link:
                 await self._client.connection_pool.disconnect(inuse_connections=True)
             if isinstance(error, TimeoutError) and not str(error):
                 raise StoreAway(f"no answer within {timeout_s:g} s") from None
-            raise StoreAway(" ".join(str(error).split())[:200].rstrip(".") or type(error).__name__) from error
+            raise StoreAway(_words(error)) from error
+
+
+def _words(error: Exception) -> str:
+    said = " ".join(str(error).split())[:200].rstrip(".")
+    # A server that wants a password first says so to short commands alone; a long one breaks its protocol, it says.
+    if "Authentication required" in said or "unauthenticated" in said:
+        return "it asks for a password: give one in the URL"
+    return said or type(error).__name__
 
 
 def _read(url: str) -> tuple[str, str]:

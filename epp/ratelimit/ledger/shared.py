@@ -202,7 +202,8 @@ class SharedLedger:
                 continue
             self._away = self._trying = None
             away_s = asyncio.get_running_loop().time() - since
-            log.info(
+            # As loud as the line that it was away: who heard that one waits for this one.
+            log.warning(
                 "rate limits: %s is back after %.1f s; booked what was kept for %d counters",
                 self._link.place,
                 away_s,
