@@ -176,3 +176,19 @@ def test_envoys_lines_are_requests_or_complaints() -> None:
     assert said.pop() == "  -> ?[2Jx?" + "y" * 74 + "  m  200      1 ms"
     follow.envoy_line(json.dumps({"status": 404, "method": "GET", "path": "/x", "model": None}))
     assert said[-2:] == ["     (and 11 more)", "  -> (no user)  GET /x  404        ms"]
+
+
+def test_what_was_told_already_is_not_shown_when_envoys_line_comes_late() -> None:
+    said: list[str] = []
+    follow = Follow(said.append, lambda: 0.0)
+    early, late, other = (json.dumps({"status": 200, "model": LLAMA, "request_id": name}) for name in ("a", "b", "c"))
+    follow.told("a")
+    follow.told("b")
+    follow.envoy_line(early)
+    follow.begin()
+    for line_ in (late, other):
+        follow.envoy_line(line_)
+    assert len(said) == 1
+    # An id is a client's to choose: only the first is the one that was told.
+    follow.envoy_line(late)
+    assert len(said) == 2

@@ -22,10 +22,15 @@ class Follow:
         self._say = say
         self._few = Few(say, clock)
         self._on = False
+        self._told: set[str] = set()
 
     def begin(self) -> None:
         """From now on, show."""
         self._on = True
+
+    def told(self, request_id: str) -> None:
+        """This request was shown in another way; its entry may come a little later."""
+        self._told.add(request_id)
 
     def envoy_line(self, text: str) -> None:
         """One line that Envoy wrote."""
@@ -35,6 +40,9 @@ class Follow:
         if entry is None:
             if "][error]" in text or "][critical]" in text:
                 self._say(f"  Envoy: {text}")
+            return
+        if entry.get("request_id") in self._told:
+            self._told.discard(entry["request_id"])
             return
         self._few.line(lambda: request_line(entry))
 

@@ -153,6 +153,7 @@ class ChainSession:
         outcomes: list[Outcome] = []
         async for outcome in try_out(session, models(self._config.plan), self._config.requests):
             outcomes.append(outcome)
+            self._follow.told(outcome.request_id)
             self._printer.line(line(len(outcomes), outcome))
         if outcomes:
             self._printer.line()
