@@ -22,15 +22,13 @@ import msgspec
 from epp.contract.aigateway import COST_NAMESPACE
 from epp.contract.errors import ConfigError
 from epp.gateway.names import header_fault
+from epp.plugins.costs.rules import CostType
 
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
 MOST_BODY_BYTES = 1 << 30
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 
-CostType = Literal[
-    "InputToken", "OutputToken", "TotalToken", "CachedInputToken", "CacheCreationInputToken", "ReasoningToken", "CEL"
-]
 IncludeUsage = Literal["off", "on", "hidden"]
 
 

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from epp.contract.aigateway import MODEL_HEADER
 from epp.gateway.config import (
     CostConfig,
-    CostType,
     GatewayConfig,
     IncludeUsage,
     ListenerConfig,
     ModelConfig,
 )
 from epp.manifests.topology import Listener, Route, Rule, Topology
+from epp.plugins.costs.rules import CostType
 
 
 def config_of(topology: Topology, *, include_usage: IncludeUsage = "hidden") -> GatewayConfig:

@@ -27,8 +27,14 @@ def cel(expression: str) -> CostTable:
     return compile_costs([CostRule("cost", "CEL", expression)])
 
 
+def costs_of(table: CostTable, usage: Usage, model: str = "m", backend: str = "b") -> dict[str, float]:
+    tokens = tokens_of(usage)
+    assert tokens is not None
+    return table.of(tokens, model, backend)
+
+
 def cost(expression: str, usage: Usage, model: str = "m", backend: str = "b") -> float | None:
-    return cel(expression).of(usage, model, backend).get("cost")
+    return costs_of(cel(expression), usage, model, backend).get("cost")
 
 
 @pytest.mark.parametrize(
@@ -49,15 +55,14 @@ def cost(expression: str, usage: Usage, model: str = "m", backend: str = "b") ->
     ],
 )
 def test_every_type(usage: Usage, expected: tuple[int, ...]) -> None:
-    costs = EVERY.of(usage, "m", "b")
+    costs = costs_of(EVERY, usage)
     assert tuple(costs[name] for name in TYPES) == expected
     assert all(type(value) is float for value in costs.values())
 
 
 def test_an_answer_that_told_nothing_costs_nothing() -> None:
-    assert EVERY.of(Usage(), "m", "b") == {}
-    assert EVERY.of(Usage(cached_tokens=5), "m", "b") == {}
     assert tokens_of(Usage()) is None
+    assert tokens_of(Usage(cached_tokens=5)) is None
 
 
 @given(st.lists(st.none() | st.integers(0, 2**53), min_size=7, max_size=7))
@@ -167,11 +172,11 @@ def test_one_expression_that_fails_leaves_out_its_key_and_is_told_once(caplog: p
     )
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert table.of(FULL, "m", "b") == {"total": 1500.0, "more": 500.0}
+            assert costs_of(table, FULL) == {"total": 1500.0, "more": 500.0}
     assert [record.message.partition(" failed for an answer: ")[0] for record in caplog.records] == [
         "costs[0].cel", "costs[1].cel", "costs[2].cel",
     ]  # fmt: skip
-    assert table.of(Usage(5, 9, 14), "x", "b") == {"less": 4.0, "negative": 4.0, "text": 1.0, "total": 14.0}
+    assert costs_of(table, Usage(5, 9, 14), "x") == {"less": 4.0, "negative": 4.0, "text": 1.0, "total": 14.0}
     assert set(table.keys) == {"less", "negative", "text", "total", "more"}
 
 

@@ -119,7 +119,7 @@ class LlmRequestCosts:
         if tokens.reasoning:
             add((model, tenant, "reasoning"), tokens.reasoning)
         table = self._table
-        costs = table.of_tokens(tokens, model, self._backend)
+        costs = table.of(tokens, model, self._backend)
         if len(costs) < len(table.keys):
             for key in table.keys:
                 if key not in costs:

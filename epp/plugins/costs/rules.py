@@ -91,16 +91,9 @@ class CostTable:
         self._expressions = tuple(expressions)
         self.keys = tuple(key for key, _ in (*self._plain, *self._expressions))
 
-    def of(self, usage: Usage, model: str, backend: str) -> dict[str, float]:
-        """Metadata key -> cost, for an answer of `model` (as the client named it) by `backend`.
-
-        Empty when the answer told no tokens; without the keys whose expression failed.
-        """
-        tokens = tokens_of(usage)
-        return {} if tokens is None else self.of_tokens(tokens, model, backend)
-
-    def of_tokens(self, tokens: Tokens, model: str, backend: str) -> dict[str, float]:
-        """The same of tokens that were counted already."""
+    def of(self, tokens: Tokens, model: str, backend: str) -> dict[str, float]:
+        """Metadata key -> cost, for an answer of `model` (as the client named it) by `backend`; without the keys whose
+        expression failed."""
         costs = {key: float(tokens[place]) for key, place in self._plain}
         if self._expressions:
             variables = dict(zip(COUNTS, tokens, strict=True), model=model, backend=backend)
