@@ -120,7 +120,7 @@ def test_expressions(expression: str, expected: float) -> None:
 def test_each_variable_is_its_count_and_unsigned(numbers: tuple[int, ...]) -> None:
     tokens = Tokens(*numbers)
     for name, number in zip(COUNTS, numbers, strict=True):
-        assert BY_NAME[name].of_tokens(tokens, "m", "b") == {"cost": float(number)}
+        assert BY_NAME[name].of(tokens, "m", "b") == {"cost": float(number)}
 
 
 BY_NAME = {name: cel(f"type({name}) == uint ? {name} : 0u") for name in COUNTS}
@@ -210,7 +210,7 @@ def test_rules_that_cannot_be(rules: list[Any], told: str) -> None:
 
 
 def test_an_expression_of_another_type_has_no_effect() -> None:
-    assert compile_costs([CostRule("a", "InputToken", "not ( CEL")]).of(FULL, "m", "b") == {"a": 1000.0}
+    assert costs_of(compile_costs([CostRule("a", "InputToken", "not ( CEL")]), FULL) == {"a": 1000.0}
 
 
 def test_without_the_package_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +226,7 @@ def test_without_the_package_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch)
         ConfigError, match=r"needs the package common-expression-language \(cel\); pip install 'epp\[cel\]'$"
     ):
         cel("input_tokens")
-    assert EVERY.of(FULL, "m", "b")["TotalToken"] == 1500.0
+    assert costs_of(EVERY, FULL)["TotalToken"] == 1500.0
 
 
 def test_the_package_is_imported_for_expressions_alone() -> None:
