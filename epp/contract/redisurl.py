@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from epp.contract.errors import UsageError
 
+REDIS_VARIABLE = "REDIS_URL"
+"""The environment variable for one, so that a password is not in the list of processes."""
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 _ALLOWED = "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], the same with rediss, valkey or valkeys, or unix:///PATH"
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from epp.contract.errors import UsageError
-from epp.contract.redisurl import redis_url
+from epp.contract.redisurl import REDIS_VARIABLE, redis_url
 from epp.oneline import OneLineParser, add_log_encoder, duration_s, port, verbosity, whole
 
-REDIS_VARIABLE = "REDIS_URL"
 _LOOPBACK = "127.0.0.1"
 _MOST_COUNTERS = 100_000_000
 _duration = duration_s("0s to 1h", 3600.0)

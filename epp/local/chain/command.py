@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TextIO
 
 from epp.contract.errors import StartError
-from epp.contract.redisurl import redis_url
+from epp.contract.redisurl import REDIS_VARIABLE, redis_url
 from epp.local.arguments import pools
 from epp.local.chain.folder import private_folder
-from epp.local.chain.parts import REDIS_VARIABLE, Files, Running
+from epp.local.chain.parts import Files, Running
 from epp.local.chain.plan import Plan, Wishes, make_plan
 from epp.local.chain.session import ChainSession, RunConfig, told
 from epp.local.chain.words import route_lines
@@ -28,11 +28,10 @@ from epp.local.chain.write import write_bootstrap, write_files
 from epp.local.ports import Ports
 from epp.manifests.read import read_files
 from epp.manifests.resolve import resolve
+from epp.manifests.secrets import VARIABLES
 from epp.manifests.service import service_rules
 from epp.manifests.topology import Topology
 
-SECRET_VARIABLES = "EPP_SECRET_"
-"""What variables begin with that hold keys of BackendSecurityPolicies."""
 _VALIDATE_S = 60.0
 
 
@@ -77,11 +76,7 @@ def _print_envoy(plan: Plan) -> int:
 
 def _environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Ours, without secrets: keys are in files by now, and only one part needs the counters' URL."""
-    return {
-        name: value
-        for name, value in environ.items()
-        if name != REDIS_VARIABLE and not name.startswith(SECRET_VARIABLES)
-    }
+    return {name: value for name, value in environ.items() if name != REDIS_VARIABLE and not name.startswith(VARIABLES)}
 
 
 def _tell_read(plan: Plan, topology: Topology, out: TextIO) -> None:

@@ -19,7 +19,6 @@ from epp.local.ports import HOST
 from epp.local.process import OnLine
 from epp.local.ready import answers
 
-REDIS_VARIABLE = "REDIS_URL"
 _EPP = (sys.executable, "-m", "epp")
 _LOG_FLUSH_MS = 100
 _PODS, _HELPERS, _ENVOY = 0, 1, 2
