@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from epp.contract.redisurl import REDIS_VARIABLE
 from epp.local.chain.plan import Plan, PoolPlan, SimPod
 from epp.local.chain.supervise import Part
 from epp.local.gateway.start import envoy_argv
