@@ -23,7 +23,7 @@ from epp.manifests.topology import ApiKey, Secret
 
 KEY = "apiKey"
 DIRECTORY = "EPP_SECRETS_DIR"
-VARIABLES = "EPP_SECRET_"
+KEY_VARIABLES = "EPP_SECRET_"
 """What the variables begin with that hold keys."""
 MOST_CHARACTERS = 8192
 """Of a key; what is longer is another file."""
@@ -37,7 +37,7 @@ _TYPES: Mapping[str, tuple[str, str, str]] = {
 
 def variable_of(name: str) -> str:
     """The environment variable for a Secret `namespace/name`."""
-    return f"{VARIABLES}{_OTHER.sub('_', name.upper())}"
+    return f"{KEY_VARIABLES}{_OTHER.sub('_', name.upper())}"
 
 
 def key_of(sources: Sources, policy: Document) -> ApiKey | None:

@@ -28,7 +28,7 @@ from epp.local.chain.write import write_bootstrap, write_files
 from epp.local.ports import Ports
 from epp.manifests.read import read_files
 from epp.manifests.resolve import resolve
-from epp.manifests.secrets import VARIABLES
+from epp.manifests.secrets import KEY_VARIABLES
 from epp.manifests.service import service_rules
 from epp.manifests.topology import Topology
 
@@ -76,7 +76,9 @@ def _print_envoy(plan: Plan) -> int:
 
 def _environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Ours, without secrets: keys are in files by now, and only one part needs the counters' URL."""
-    return {name: value for name, value in environ.items() if name != REDIS_VARIABLE and not name.startswith(VARIABLES)}
+    return {
+        name: value for name, value in environ.items() if name != REDIS_VARIABLE and not name.startswith(KEY_VARIABLES)
+    }
 
 
 def _tell_read(plan: Plan, topology: Topology, out: TextIO) -> None:
