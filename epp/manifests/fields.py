@@ -9,11 +9,11 @@ type a mistake. A null is as good as an absent field, as in Kubernetes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from epp.config.document import Node
-from epp.config.findings import remedy, show
+from epp.config.findings import nearest, remedy, show
 from epp.manifests.documents import Document, Remarks, Step
 
 MAX_WHOLE = (1 << 31) - 1
@@ -70,10 +70,12 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A mapping with these fields."""
+    """A mapping with these fields. `without`: what holds where one of them is absent, told of what is probably a typo
+    of it."""
 
     fields: dict[str, Shape]
     required: tuple[str, ...] = ()
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 Shape: TypeAlias = Text | Whole | Truth | Texts | Harmless | Unsupported | Items | Fields
@@ -156,7 +158,7 @@ class Check:
         for name, child in node.value.items():
             known = shape.fields.get(name)
             if known is None:
-                text = f"unknown field {show(name)}{_meant(name, shape.fields)}"
+                text = f"unknown field {show(name)}{_meant(name, shape)}"
                 self._remarks.warn(self._document.at(*path, name), f"{self._document.title}: {_in(path)}{text}")
             else:
                 self.take(child, known, (*path, name))
@@ -185,6 +187,7 @@ def _in(path: tuple[Step, ...]) -> str:
     return f"{dotted(path)}: " if path else ""
 
 
-def _meant(name: str, known: Mapping[str, Shape]) -> str:
-    guess = remedy(name, known).partition(" allowed:")[0].rstrip(";")
-    return f"{guess}; it has no effect"
+def _meant(name: str, shape: Fields) -> str:
+    guess = remedy(name, shape.fields).partition(" allowed:")[0].rstrip(";")
+    instead = shape.without.get(nearest(name, shape.fields) or "")
+    return f"{guess}; it has no effect" + (f", and {instead}" if instead else "")

@@ -83,6 +83,7 @@ def resolve_limits(documents: Documents) -> Topology:
     kinds = ("AIGatewayRoute", "HTTPRoute") if documents.of("Gateway") else ()
     made = Routes(replace(sources, documents=_only(documents, "Gateway", "ReferenceGrant", *kinds))).all()
     listeners, limits = listeners_of(sources), policies_of(sources)
+    _tell_odd_limits(sources, limits, made, listeners)
     remarks.raise_mistakes()
     unsupported, warnings = tuple(remarks.unsupported), tuple(remarks.warnings)
     return Topology(listeners, made, (), (), limits, unsupported, documents.files, warnings)
@@ -160,7 +161,8 @@ def _tell_odd_limits(
             for selector in rule.selectors:
                 asked = selector.header == MODEL_HEADER and selector.match is Match.EXACT and not selector.invert
                 if asked and models and selector.value not in models:
-                    text = f"no route has model {show(selector.value)}{_guess(selector.value, models)}"
+                    guess = _guess(selector.value, models)
+                    text = f"no route has model {show(selector.value)}{guess}; this rule limits nothing"
                     sources.warn(document, ("spec", "rateLimit"), text)
         places = [item for item in listeners if item.gateway in policy.gateways]
         if len(places) > 1 and any(rule.shared for rule in policy.rules):

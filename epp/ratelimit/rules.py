@@ -129,6 +129,8 @@ def _limit(descriptor: Mapping[str, Item], rule: str) -> Limit | None:
         raise fields["unit"].wrong(f"'{rule}' has a unit and is unlimited; remove one")
     if unit is None and not unlimited:
         at = fields.get("unit", item)
+        if not written:
+            raise at.wrong(f"the unit of '{rule}' is missing; give one of {', '.join(_UNITS)}")
         raise at.wrong(f"invalid rate limit unit '{written}' of '{rule}'{remedy(written, _UNITS)}")
     return Limit(
         rule,

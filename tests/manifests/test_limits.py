@@ -112,18 +112,22 @@ def test_absent_header(value: Absent) -> None:
         ("name: gw}", "name: gv}", "Gateway default/gv is not in the files (did you mean 'default/gw'?); it limits nothing there"),
         ("kind: Gateway, name: gw", "kind: HTTPRoute, name: roote", "HTTPRoute default/roote is not in the files (did you mean 'default/route'?)"),
         (LIMIT, LIMIT + "\n          cost: {response: {from: Metadata, metadata: {namespace: io.envoy.ai_gateway, key: totl}}}", "no route's llmRequestCosts have \"totl\"; did you mean 'total'?; nothing is counted"),
-        ("type: Distinct}", "type: Distinct}, {name: x-ai-eg-model, value: mm}", "no route has model \"mm\""),
+        ("type: Distinct}", "type: Distinct}, {name: x-ai-eg-model, value: mm}", "no route has model \"mm\"; this rule limits nothing"),
+        ("- clientSelectors:", "- clientSelector:", "unknown field \"clientSelector\"; did you mean 'clientSelectors'?; it has no effect, and the rule holds for all users together"),
     ],
 )  # fmt: skip
 def test_odd_policies_are_told(old: str, new: str, line: str) -> None:
-    assert any(line in warning for warning in topology(SMALL + swap(POLICY, old, new)).warnings)
+    text = SMALL + swap(POLICY, old, new)
+    assert any(line in warning for warning in topology(text).warnings)
+    assert any(line in warning for warning in resolve_limits(documents(text)).warnings)
 
 
 def test_second_policy_of_a_target_is_listed() -> None:
     second = POLICY.replace("name: limit}", "name: second}")
-    assert told(SMALL + POLICY + second) == [
-        "BackendTrafficPolicy default/second for default/gw: default/limit has it already, and counts"
-    ]
+    line = "BackendTrafficPolicy default/second for default/gw: default/limit has it already, and counts"
+    assert told(SMALL + POLICY + second) == [line]
+    assert list(map(str, resolve_limits(documents(SMALL + POLICY + second)).unsupported)) == [line]
+    assert list(map(str, resolve_limits(documents(POLICY + second)).unsupported)) == [line]
 
 
 # -- descriptors and rules --

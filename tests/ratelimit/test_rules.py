@@ -78,7 +78,7 @@ def test_near_limit_is_single_precision_as_in_go() -> None:
         ("domain: d\ndescriptors:\n- key: a\n  unit: hour", "line 4: known key 'unit' in a descriptor;"),
         (
             "domain: d\ndescriptors:\n- key: a\n  rate_limit: {requests_per_unit: 1}",
-            "line 4: invalid rate limit unit '' of 'd.a'",
+            "line 4: the unit of 'd.a' is missing; give one of second, minute",
         ),
         (
             "domain: d\ndescriptors:\n- key: a\n  rate_limit:\n    unit: hours",

@@ -67,6 +67,7 @@ _RULE = Fields(
         "shadowMode": Truth(),
     },
     ("limit",),
+    without={"clientSelectors": "the rule holds for all users together"},
 )
 
 _RATE_LIMIT = Fields(
