@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,16 +41,15 @@ def serving_pods(folder: Path, count: int, *flags: str) -> Iterator[tuple[Cluste
 def under(load: Load, work: Callable[[], None], rest_s: float = 0.5) -> None:
     """Do `work` while `load` runs, and let it run on for `rest_s`."""
 
-    async def both() -> None:
-        running = asyncio.ensure_future(load.run())
+    # In this thread: a pod started in another one would be ended with it.
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(lambda: uvloop.run(load.run()))
         try:
-            await asyncio.to_thread(work)
-            await asyncio.sleep(rest_s)
+            work()
+            time.sleep(rest_s)
         finally:
             load.stop()
-        await running
-
-    uvloop.run(both())
+        running.result()
 
 
 def no_request_was_lost(load: Load, at_least: int = 200) -> None:
