@@ -216,7 +216,7 @@ class Life:
         self._director.recorder.refused(error, self._request, self._series)
         self._series = None
         headers = [(DROPPED_REASON, error.reason.encode())] if error.reason else []
-        return Immediate(error.status, f"inference error: {error.code} - {error}".encode(), headers)
+        return Immediate(error.status, f"inference error: {error.code} - {error}".encode(), headers, error.code)
 
     def _take_metadata(self, metadata: Mapping[str, Mapping[str, Any]]) -> None:
         self._metadata = metadata

@@ -190,6 +190,8 @@ def immediate(answer: Immediate) -> bytes:
     reply.immediate_response.body = answer.body
     if answer.headers:
         set_headers(reply.immediate_response.headers, answer.headers)
+    if answer.details:
+        reply.immediate_response.details = answer.details
     return reply.SerializeToString()
 
 

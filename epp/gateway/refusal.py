@@ -33,7 +33,7 @@ def error_answer(refused: Refused, anthropic: bool) -> Immediate:
     else:
         kind = "invalid_request_error" if refused.status < 500 else "server_error"
         document = {"error": {"message": message, "type": kind, "code": refused.code}}
-    return answer(refused.status, document, refused.headers)
+    return answer(refused.status, document, refused.headers, refused.code)
 
 
 def model_answer(name: str) -> Immediate:
@@ -46,9 +46,9 @@ def models_answer(names: Iterable[str]) -> Immediate:
     return answer(200, {"object": "list", "data": [_model(name) for name in names]})
 
 
-def answer(status: int, document: dict[str, Any], headers: HeaderList = ()) -> Immediate:
+def answer(status: int, document: dict[str, Any], headers: HeaderList = (), details: str = "") -> Immediate:
     """`document` as JSON."""
-    return Immediate(status, _encode(document), [*_JSON, *headers])
+    return Immediate(status, _encode(document), [*_JSON, *headers], details)
 
 
 def _encode(document: dict[str, Any]) -> bytes:

@@ -148,12 +148,13 @@ def test_no_protocol_config_means_full_duplex() -> None:
 
 
 def test_an_immediate_answer_ends_the_stream() -> None:
-    handler = Recorder(Immediate(503, b"inference error: x", [("x-reason", b"r")]))
+    handler = Recorder(Immediate(503, b"inference error: x", [("x-reason", b"r")], "ServiceUnavailable"))
     machine = exchange(handler)
     machine.receive(headers())
     [reply] = decoded(machine.receive(body(b"{}", True)))
     assert reply.immediate_response.status.code == 503
     assert reply.immediate_response.body == b"inference error: x"
+    assert reply.immediate_response.details == "ServiceUnavailable"
     assert reply.immediate_response.headers.set_headers[0].header.key == "x-reason"
     assert machine.finished
     assert handler.ends == [End.COMPLETE]
