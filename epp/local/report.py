@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import time
@@ -13,39 +12,40 @@ from typing import Any, TextIO
 
 from epp.local.client import USER_HEADERS, Outcome
 from epp.local.decisions import Handled
+from epp.local.outlet import Outlet
 from epp.local.scenario import CHAT_PATH, TUTORIAL_BODY
 
 _LINES_PER_S = 10
+_PATIENCE_S = 1.0
 
 
 class Printer:
     """Writes to people. A progress line is rewritten in place on a terminal, and written once elsewhere.
 
-    When nobody reads any more (a closed pipe or terminal), what is written is lost and nothing else happens.
+    When nobody reads, what is written is lost and nothing else happens; see `Outlet`.
     """
 
     def __init__(self, out: TextIO) -> None:
-        self._out = out
+        self._out = Outlet(out)
         self._in_place = out.isatty()
         self._width = 0
 
     def progress(self, text: str) -> None:
         """The present state of something that goes on."""
         if self._in_place:
-            self._write("\r" + text.ljust(self._width))
+            self._out.write("\r" + text.ljust(self._width))
             self._width = len(text)
         else:
-            self._write(text + "\n")
+            self._out.write(text + "\n")
 
     def line(self, text: str = "") -> None:
         """One line; ends a progress line first."""
-        self._write(("\n" if self._width else "") + text + "\n")
+        self._out.write(("\n" if self._width else "") + text + "\n")
         self._width = 0
 
-    def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):
-            self._out.write(text)
-            self._out.flush()
+    def close(self) -> None:
+        """The last line was written; wait a moment for who reads them."""
+        self._out.close(_PATIENCE_S)
 
 
 def request_lines(number: int, outcome: Outcome) -> list[str]:

@@ -15,6 +15,7 @@ import aiohttp
 
 from epp.local.client import Outcome, send
 from epp.local.decisions import DecisionLog
+from epp.local.outlet import write_whole
 from epp.local.ports import Ports
 from epp.local.report import Follow, Printer, as_json, curl, request_lines, summary
 from epp.local.scenario import Ask, groups
@@ -79,7 +80,7 @@ class Session:
             self._printer.line()
             self._printer.line(summary(outcomes))
         if config.json:
-            print(json.dumps(as_json(outcomes)), file=self._out, flush=True)
+            await write_whole(self._out, json.dumps(as_json(outcomes)) + "\n")
         if config.exit:
             return 0 if all(outcome.ok for outcome in outcomes) else 1
         self._printer.line()

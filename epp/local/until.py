@@ -55,3 +55,4 @@ async def until_told(
         printer.progress("stopping ...")
         await stop()
         printer.line("everything is stopped")
+        printer.close()

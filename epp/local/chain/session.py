@@ -21,6 +21,7 @@ from epp.local.chain.tryout import as_json, curl, line, models, over_limit, try_
 from epp.local.chain.words import route_lines
 from epp.local.client import Outcome
 from epp.local.decisions import complaint
+from epp.local.outlet import write_whole
 from epp.local.report import Printer
 from epp.local.stack import STOP_GRACE_S
 from epp.local.until import until_told
@@ -119,7 +120,7 @@ class ChainSession:
         outcomes = await self._try_out(session)
         self._tried_out = True
         if config.json:
-            print(json.dumps(self._report(outcomes, start_s)), file=self._out, flush=True)
+            await write_whole(self._out, json.dumps(self._report(outcomes, start_s)) + "\n")
         if config.exit:
             return 0 if all(outcome.ok or over_limit(outcome) for outcome in outcomes) else 1
         for text in self._farewell():
