@@ -10,6 +10,7 @@ from pathlib import Path
 
 from epp.config.findings import nearest, show
 from epp.contract.aigateway import COST_NAMESPACE, MODEL_HEADER
+from epp.manifests.costs import check_expressions
 from epp.manifests.documents import Documents, EndpointList, Remarks
 from epp.manifests.gateways import listeners_of
 from epp.manifests.limits import LimitPolicy, Match
@@ -56,6 +57,7 @@ def resolve(
     routes = Routes(sources)
     made = routes.all()
     targets = Targets(sources)
+    check_expressions(sources)
     routes.make(targets)
     targets.tell_unused()
     listeners, limits = listeners_of(sources), policies_of(sources)

@@ -427,3 +427,16 @@ def test_durations(text: str, value: float | None) -> None:
 def test_policy_alone_is_enough_to_read() -> None:
     found = topology(POLICY)
     assert (found.routes, found.listeners, len(found.limits)) == ((), (), 1)
+
+
+def test_a_wrong_expression_is_told_where_it_stands() -> None:
+    text = SMALL.replace(
+        "{metadataKey: total, type: TotalToken}", "{metadataKey: total, type: CEL, cel: input_tokens + 2u *}"
+    )
+    assert text != SMALL
+    (line,) = mistakes(text)
+    number = next(n for n, one in enumerate(text.splitlines(), 1) if "2u *" in one)
+    assert line.startswith(
+        f"-:{number}: AIGatewayRoute default/route: spec.llmRequestCosts[0].cel: 'input_tokens + 2u *' is no cost: "
+    )
+    assert topology(text.replace("2u *", "2u * output_tokens")).routes[0].costs[0].type == "CEL"
