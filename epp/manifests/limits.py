@@ -129,9 +129,10 @@ class Entry:
 @dataclass(frozen=True, slots=True)
 class Descriptor:
     """What Envoy sends for `rule`, and where the service's tree has its limit: one more for each header that may be
-    absent and is then counted together."""
+    absent and is then counted together. `label`: what metrics call it, `<policy>/rule-<number>`."""
 
     rule: LimitRule
+    label: str
     entries: tuple[Entry, ...]
 
 
@@ -145,13 +146,14 @@ def descriptors(policy: LimitPolicy, route: str) -> tuple[Descriptor, ...]:
     found = []
     for number, rule in enumerate(policy.rules):
         place = f"{SHARED}/{policy.name}" if rule.shared else route
+        label = f"{policy.name}/rule-{number}"
         first = Entry(ROUTE_KEY, place, Source.CONSTANT)
         if not rule.selectors:
             key = f"rule-{number}-match--1"
-            found.append(Descriptor(rule, (first, Entry(key, key, Source.CONSTANT))))
+            found.append(Descriptor(rule, label, (first, Entry(key, key, Source.CONSTANT))))
             continue
         choices = [_entries(selector, policy.absent) for selector in rule.selectors]
-        found += [Descriptor(rule, (first, *entries)) for entries in itertools.product(*choices)]
+        found += [Descriptor(rule, label, (first, *entries)) for entries in itertools.product(*choices)]
     return tuple(found)
 
 
@@ -183,7 +185,7 @@ def policy_for(policies: Iterable[LimitPolicy], route: str, gateway: str, listen
 
 @dataclass(frozen=True, slots=True)
 class ServiceRules:
-    """Rules for the rate limit service, in the form of the Go service's configuration file: one mapping
-    `{"domain": ..., "descriptors": [...]}` a domain."""
+    """Rules for the rate limit service, in the form of the Go service's configuration file with `label` besides: one
+    mapping `{"domain": ..., "descriptors": [...]}` a domain."""
 
     domains: tuple[Mapping[str, Any], ...]

@@ -55,7 +55,11 @@ def _grow(tree: Tree, policy: LimitPolicy, route: str) -> None:
             level = node.setdefault("descriptors", [])
         del node["descriptors"]
         rule = descriptor.rule
-        node["rate_limit"] = {"unit": rule.unit.name.lower(), "requests_per_unit": rule.requests}
+        node["rate_limit"] = {
+            "unit": rule.unit.name.lower(),
+            "requests_per_unit": rule.requests,
+            "label": descriptor.label,
+        }
         if rule.shadow:
             node["shadow_mode"] = True
 

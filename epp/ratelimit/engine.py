@@ -98,6 +98,8 @@ class Engine:
                 response.statuses.append(Status(code=_OK, limit_remaining=LARGEST_LIMIT if match else 0))
         if _is_over(response.statuses, matches, request):
             response.overall_code = _OVER
+            if not self._options.shadow:
+                self._refuse(response.statuses, matches, request)
         if self._options.headers:
             response.response_headers_to_add.extend(headers_of(response.statuses))
         return response
@@ -113,6 +115,15 @@ class Engine:
         return [
             None if match and not match.limit.unlimited and match.limit.name in replaced else match for match in matches
         ]
+
+    def _refuse(
+        self, statuses: Sequence[Status], matches: Sequence[Match | None], request: rls_pb2.RateLimitRequest
+    ) -> None:
+        """Count who refused. What a descriptor charges above 0 by itself is booked after an answer: nobody is refused
+        then, whatever is over."""
+        for status, match, descriptor in zip(statuses, matches, request.descriptors, strict=True):
+            if match and status.code == _OVER and not descriptor.hits_addend.value:
+                self._tally.refused(match)
 
     async def _book(self, charges: dict[int, Charge]) -> dict[int, Standing | None]:
         if not charges:

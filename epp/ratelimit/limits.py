@@ -27,7 +27,8 @@ UNITS: Mapping[int, Unit] = {rls_pb2.Unit.Value(unit.name): unit for unit in Uni
 class Limit:
     """`requests` per `unit`.
 
-    * rule: its name on the metrics page and in logs: `domain.key_value.key`
+    * rule: its name on pages and in logs: `domain.key_value.key`
+    * label: its name in metrics in the place of `rule`, where it has one
     * name, replaces: a limit that applies takes away limits with the names in `replaces`
     * unlimited: never over, never counted; shadow: counted, answered as OK
     * quota: over only where every group of quota limits of a call is over
@@ -43,6 +44,7 @@ class Limit:
     shadow: bool = False
     quota: bool = False
     detailed: bool = False
+    label: str = ""
     near: int = field(init=False)
     current: rls_pb2.RateLimitResponse.RateLimit = field(init=False)
 

@@ -91,7 +91,7 @@ def _name(limit: Limit, domain: str, entries: Sequence[tuple[str, str]], path: S
             for entry, rule in zip(entries, path, strict=True)
         ]
     else:
-        return limit.rule
+        return limit.label or limit.rule
     return _shown(domain, steps)
 
 

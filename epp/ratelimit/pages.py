@@ -34,7 +34,8 @@ def line_of(limit: Limit) -> str:
     if limit.unlimited or limit.unit is None:
         return f"{limit.rule}: unlimited"
     flags = f"shadow_mode: {str(limit.shadow).lower()}, quota_mode: {str(limit.quota).lower()}"
-    return f"{limit.rule}: unit={limit.unit.name} requests_per_unit={limit.requests}, {flags}"
+    label = f", label: {limit.label}" if limit.label else ""
+    return f"{limit.rule}: unit={limit.unit.name} requests_per_unit={limit.requests}, {flags}{label}"
 
 
 def text_of(rules: Rules) -> str:
@@ -80,4 +81,5 @@ def _shown(limit: Limit) -> dict[str, Any]:
         return shown | {"unlimited": True}
     shown |= {"requests_per_unit": limit.requests, "unit": limit.unit.name.lower()}
     flags = {"shadow_mode": limit.shadow, "quota_mode": limit.quota, "detailed_metric": limit.detailed}
-    return shown | {name: True for name, on in flags.items() if on} | ({"name": limit.name} if limit.name else {})
+    names = {"name": limit.name, "label": limit.label}
+    return shown | {name: True for name, on in flags.items() if on} | {key: text for key, text in names.items() if text}

@@ -9,7 +9,8 @@
         descriptors: [...]    # the next entry of a descriptor
 
 A tree's children are found by composite key, `key` or `key_value`, as in the Go service: also where that makes two
-different pairs one. Known keys are those of the Go service; one that stands where it has no meaning is refused too.
+different pairs one. Known keys are those of the Go service, and `label` of a rate limit, what metrics call it: the
+Go service's `name` would be in the headers of clients. A key that stands where it has no meaning is refused too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _DESCRIPTOR = (
     "share_threshold",
     "quota_mode",
 )
-_RATE_LIMIT = ("unit", "requests_per_unit", "unlimited", "name", "replaces")
+_RATE_LIMIT = ("unit", "requests_per_unit", "unlimited", "name", "replaces", "label")
 _REPLACES = ("name",)
 _ALL = (*_ROOT, *_DESCRIPTOR, *_RATE_LIMIT)
 _UNITS = tuple(unit.name.lower() for unit in Unit)
@@ -137,6 +138,7 @@ def _limit(descriptor: Mapping[str, Item], rule: str) -> Limit | None:
         _count(fields),
         unit,
         name=name,
+        label=_text(fields, "label"),
         replaces=tuple(_replaces(fields.get("replaces"), name)),
         unlimited=unlimited,
         shadow=shadow,

@@ -3,6 +3,8 @@
 
     epp_ratelimit_hits_total{rule,stat}   stat: total_hits, within_limit, near_limit, over_limit, shadow_mode,
                                           total_negative_hits (refunds)
+    epp_ratelimit_refused_total{rule}     calls that were answered with over limit before a request was let through, by
+                                          each rule that was over; not what is booked afterwards
     epp_ratelimit_calls_total{answer}     ok, over_limit, error, shadowed (over, but all limits are in shadow mode)
     epp_ratelimit_unknown_domain_total{domain}
     epp_ratelimit_unanswered_total{answer}  descriptors that were answered without their counter: allow, deny, error
@@ -25,6 +27,9 @@ class Tally:
             "epp_ratelimit_hits", "Hits on rate limits, by rule and by what became of them.", ("rule", "stat")
         )
         self._calls = meter.counter("epp_ratelimit_calls", "Calls of the rate limit service, by answer.", ("answer",))
+        self._refused = meter.counter(
+            "epp_ratelimit_refused", "Calls that refused a request, by the rule that was over.", ("rule",)
+        )
         self._domains = meter.counter(
             "epp_ratelimit_unknown_domain", "Calls for a domain without rules.", ("domain",), most_series=100
         )
@@ -35,6 +40,10 @@ class Tally:
     def call(self, answer: str) -> None:
         """One call."""
         self._calls.add((answer,))
+
+    def refused(self, match: Match) -> None:
+        """One call, of a request that is refused because of this limit."""
+        self._refused.add((match.rule,))
 
     def unknown_domain(self, domain: str) -> None:
         """One descriptor of a domain that has no rules."""

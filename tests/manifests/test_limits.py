@@ -138,7 +138,10 @@ def tree(text: str) -> list[Mapping[str, Any]]:
 
 
 def test_rules_of_a_gateway_policy() -> None:
-    leaf = {"key": "rule-0-match-0", "rate_limit": {"unit": "hour", "requests_per_unit": 10}}
+    leaf = {
+        "key": "rule-0-match-0",
+        "rate_limit": {"unit": "hour", "requests_per_unit": 10, "label": "default/limit/rule-0"},
+    }
     assert tree(SMALL + POLICY) == [
         {"domain": "default/gw/http", "descriptors": [{"key": "route", "descriptors": [leaf]}]}
     ]
@@ -167,10 +170,11 @@ def test_shared_rule_shadow_rule_and_rule_for_everyone() -> None:
         f"- {LIMIT}\n          shared: true\n        - {LIMIT}\n          shadowMode: true",
     )
     (domain,) = tree(SMALL + text)
-    limit = {"unit": "hour", "requests_per_unit": 10}
+    limit = {"unit": "hour", "requests_per_unit": 10, "label": "default/limit/rule-0"}
+    second = {**limit, "label": "default/limit/rule-1"}
     assert domain["descriptors"] == [
         {"key": "route", "value": "shared/default/limit", "descriptors": [{"key": "rule-0-match--1", "value": "rule-0-match--1", "rate_limit": limit}]},
-        {"key": "route", "descriptors": [{"key": "rule-1-match--1", "value": "rule-1-match--1", "rate_limit": limit, "shadow_mode": True}]},
+        {"key": "route", "descriptors": [{"key": "rule-1-match--1", "value": "rule-1-match--1", "rate_limit": second, "shadow_mode": True}]},
     ]  # fmt: skip
 
 

@@ -151,6 +151,27 @@ async def test_shadow_mode_counts_and_says_ok() -> None:
     assert meter.of(HITS, "d.shadow", "over_limit") == 3 + 4
 
 
+async def test_who_refused_is_counted_once_a_request_and_not_what_is_booked_after_an_answer() -> None:
+    meter = Readings()
+    text = """\
+domain: d
+descriptors:
+- {key: user, rate_limit: {unit: hour, requests_per_unit: 10, label: team/limit/rule-0}}
+- {key: all, rate_limit: {unit: hour, requests_per_unit: 10}}
+"""
+    served = engine(Clock(), meter)
+    served.install(rules_from_yaml(text, "rules"))
+    user, everyone = ("user", "u"), ("all", "x")
+    for hits, code in ((0, OK), (11, OVER), (0, OVER), (0, OVER)):
+        asked = request("d", descriptor(user, hits=hits), descriptor(everyone, hits=0))
+        assert (await served.should_rate_limit(asked)).overall_code == code
+    assert meter.of("epp_ratelimit_refused", "team/limit/rule-0") == 2
+    assert meter.of(HITS, "team/limit/rule-0", "over_limit") == 1
+    assert list(meter.counts["epp_ratelimit_refused"]) == [("team/limit/rule-0",)]
+    response = await served.should_rate_limit(request("d", descriptor(user, hits=0)))
+    assert response.statuses[0].current_limit.name == "", "clients would see it in x-ratelimit-limit"
+
+
 async def test_global_shadow_mode() -> None:
     meter = Readings()
     served = engine(Clock(), meter, Options(shadow=True))
@@ -158,6 +179,7 @@ async def test_global_shadow_mode() -> None:
     assert response.overall_code == OK
     assert codes(response) == ["OVER_LIMIT"]
     assert meter.of("epp_ratelimit_calls", "shadowed") == 1
+    assert not meter.counts["epp_ratelimit_refused"]
 
 
 @pytest.mark.parametrize(
