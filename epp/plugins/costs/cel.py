@@ -77,7 +77,7 @@ class CelCost:
             import cel  # Takes half a second: only those pay it who use it.
         except ImportError as error:
             package = f"type CEL needs the package common-expression-language ({_one_line(error)})"
-            raise ConfigError(f"{self._where}: {package}; pip install 'epp[cel]'") from None
+            raise ConfigError(f"{self._where}: {package}; run `pip install '.[cel]'` in the source folder") from None
         if len(self._expression) > LIMIT_CHARACTERS:
             raise ConfigError(f"{self._where}: longer than {LIMIT_CHARACTERS} characters; write a shorter expression")
         try:

@@ -14,7 +14,7 @@ from epp.ratelimit.ledger.contract import Ledger, OnFailure, Window
 
 MOST_COUNTERS = 1_000_000
 TIMEOUT_S = 0.1
-_REMEDY = "; remedy: pip install 'epp[ratelimit]'"
+_REMEDY = "; run `pip install '.[ratelimit]'` in the source folder"
 
 
 def open_ledger(
