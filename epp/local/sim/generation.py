@@ -14,19 +14,18 @@ import xxhash
 from aiohttp import web
 
 from epp.local.sim.accounts import Accounts, Entry
+from epp.local.sim.apis import APIS, Api, Writer
 from epp.local.sim.blocks import TOKEN_BYTES, chain_hashes
 from epp.local.sim.driver import Driver
 from epp.local.sim.engine import EngineConfig, Progress, SequenceState, Work
 from epp.local.sim.faults import Error, Faults, Hang, Reset, Stall
 from epp.local.sim.hangup import never, reset
 from epp.local.sim.metricsface import FilterPath
-from epp.local.sim.openai import Answer, ApiError, Ask, TokenCount, read_ask
+from epp.local.sim.openai import ApiError, Ask, TokenCount
 from epp.local.sim.pages import EnginePage
 from epp.local.sim.text import compose, count_tokens
 
 EngineName = Literal["vllm", "sglang", "trtllm"]
-CHAT_PATH = "/v1/chat/completions"
-COMPLETIONS_PATH = "/v1/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +78,20 @@ class Generation:
         self._headers = headers
 
     async def answer(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        """Answer one request; raises what ends the connection."""
+        """Answer one request to a path of `APIS`; raises what ends the connection."""
         entry = self._accounts.begin()
         try:
-            return await self._answer(request, path, entry)
+            return await self._answer(request, APIS[path], entry)
         finally:
             self._accounts.end(entry)
 
-    async def _answer(self, request: web.BaseRequest, path: str, entry: Entry) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, api: Api, entry: Entry) -> web.StreamResponse:
         try:
             if request.method != "POST":
                 entry.settle("rejected")
                 return await self._deliver(request, b'{"detail":"Method Not Allowed"}', 405)
             # Not request.read(): it has a limit of 1 MiB, and prompts may be longer.
-            ask = read_ask(await request.content.read(), chat=path == CHAT_PATH)
+            ask = api.read(await request.content.read())
             if ask.model not in self._config.models and ask.model not in self._config.loras:
                 raise ApiError(404, f"The model `{ask.model}` does not exist.", "model")
             entry.model = ask.model
@@ -100,13 +99,13 @@ class Generation:
             if error is not None:
                 entry.settle("faulted")
                 refusal = ApiError(error.status, "a fault was asked for")
-                return await self._deliver(request, refusal.body(), refusal.status)
+                return await self._deliver(request, api.error(refusal), refusal.status)
             if self._faults.strike(Hang) is not None:
                 await never()
-            return await self._generate(request, ask, entry)
+            return await self._generate(request, api, ask, entry)
         except ApiError as error:
             entry.settle("rejected")
-            return await self._deliver(request, error.body(), error.status)
+            return await self._deliver(request, api.error(error), error.status)
 
     async def _deliver(self, request: web.BaseRequest, body: bytes, status: int = 200) -> web.StreamResponse:
         """Write a whole answer; returns when the system has it."""
@@ -115,9 +114,9 @@ class Generation:
         await response.write_eof()
         return response
 
-    async def _generate(self, request: web.BaseRequest, ask: Ask, entry: Entry) -> web.StreamResponse:
+    async def _generate(self, request: web.BaseRequest, api: Api, ask: Ask, entry: Entry) -> web.StreamResponse:
         choices = [self._choice(ask, index) for index in range(len(ask.prompts))]
-        answer = Answer(ask, request.headers.get("x-request-id") or str(uuid.uuid4()), int(time.time()))
+        answer = api.writer(ask, request.headers.get("x-request-id") or str(uuid.uuid4()), int(time.time()))
         work = [self._work(ask, choice, prompt) for choice, prompt in zip(choices, ask.prompts, strict=True)]
         changed = asyncio.Event()
         finished = 0
@@ -189,7 +188,7 @@ class Generation:
         )
 
     async def _stream(
-        self, request: web.BaseRequest, ask: Ask, answer: Answer, choices: list[_Choice], changed: asyncio.Event,
+        self, request: web.BaseRequest, ask: Ask, answer: Writer, choices: list[_Choice], changed: asyncio.Event,
         entry: Entry,
     ) -> web.StreamResponse:  # fmt: skip
         cut = _Cut(self._faults)
@@ -197,6 +196,9 @@ class Generation:
         response = web.StreamResponse(headers=headers)
         open_choices = list(enumerate(choices))
         await response.prepare(request)
+        beginning = answer.beginning()
+        if beginning:
+            await response.write(beginning)
         while open_choices:
             await cut.pass_or_end(request, entry)
             await changed.wait()
@@ -235,7 +237,7 @@ async def _reset(request: web.BaseRequest, entry: Entry) -> NoReturn:
     await never()
 
 
-def _news(ask: Ask, answer: Answer, index: int, choice: _Choice, choices: list[_Choice], cut: _Cut) -> list[bytes]:
+def _news(ask: Ask, answer: Writer, index: int, choice: _Choice, choices: list[_Choice], cut: _Cut) -> list[bytes]:
     """Events for the tokens of one choice that the client has not seen, one event a token."""
     sequence = choice.sequence
     generated = 0 if sequence is None else sequence.generated

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -35,7 +35,8 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request as the pod understands it. `prompts` has one entry per choice: each prompt comes `n` times."""
+    """A request as the pod understands it. `prompts` has one entry per choice: each prompt comes `n` times; `echo` are
+    members of the request that its answer repeats."""
 
     chat: bool
     model: str
@@ -47,6 +48,7 @@ class Ask:
     include_usage: bool = False
     continuous_usage: bool = False
     cache_salt: str = ""
+    echo: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,38 +83,40 @@ def read_object(body: bytes) -> dict[str, Any]:
 def read_ask(body: bytes, *, chat: bool) -> Ask:
     """Read a request body. Raises `ApiError` 400 naming the field."""
     data = read_object(body)
-    options = _optional(data, "stream_options", dict) or {}
-    stream = bool(_optional(data, "stream", bool))
+    options = optional(data, "stream_options", dict) or {}
+    stream = bool(optional(data, "stream", bool))
     if options and not stream:
         raise ApiError(400, "stream_options can only be set when stream is true", "stream_options")
-    prompts = [_chat_prompt(data)] if chat else texts(data.get("prompt"), "prompt")
-    choices = _positive(data, "n") or 1
+    prompts = [chat_prompt(data.get("messages"), data.get("tools"))] if chat else texts(data.get("prompt"), "prompt")
+    choices = positive(data, "n") or 1
     if choices > MAX_CHOICES:
         raise ApiError(400, f"n must be at most {MAX_CHOICES}, got {choices}", "n")
     name = "max_completion_tokens" if chat and data.get("max_completion_tokens") is not None else "max_tokens"
     return Ask(
         chat=chat,
-        model=_optional(data, "model", str) or "",
+        model=optional(data, "model", str) or "",
         prompts=tuple(prompt for prompt in prompts for _ in range(choices)),
         # The legacy completions API generates 16 tokens unless told otherwise.
-        max_tokens=_positive(data, name) or (None if chat else 16),
+        max_tokens=positive(data, name) or (None if chat else 16),
         n=choices,
-        ignore_eos=bool(_optional(data, "ignore_eos", bool)),
+        ignore_eos=bool(optional(data, "ignore_eos", bool)),
         stream=stream,
         include_usage=options.get("include_usage") is True,
         continuous_usage=options.get("continuous_usage_stats") is True and options.get("include_usage") is True,
-        cache_salt=_optional(data, "cache_salt", str) or "",
+        cache_salt=optional(data, "cache_salt", str) or "",
     )
 
 
-def _optional(data: Mapping[str, Any], name: str, kind: type) -> Any:
+def optional(data: Mapping[str, Any], name: str, kind: type) -> Any:
+    """A member of this type, or None. Raises `ApiError` 400 naming it."""
     value = data.get(name)
     if value is not None and not isinstance(value, kind):
         raise ApiError(400, f"{name} must be of type {kind.__name__}", name)
     return value
 
 
-def _positive(data: Mapping[str, Any], name: str) -> int | None:
+def positive(data: Mapping[str, Any], name: str) -> int | None:
+    """A number from 1, or None. Raises `ApiError` 400 naming it."""
     value = data.get(name)
     if value is None:
         return None
@@ -121,13 +125,13 @@ def _positive(data: Mapping[str, Any], name: str) -> int | None:
     return value
 
 
-def _chat_prompt(data: Mapping[str, Any]) -> bytes:
-    messages = data.get("messages")
+def chat_prompt(messages: Any, tools: Any) -> bytes:
+    """Messages in the ChatML template, the tools before them. Raises `ApiError` 400."""
     if not isinstance(messages, list) or not messages:
         raise ApiError(400, "messages must be a list with at least one message", "messages")
     parts = []
-    if data.get("tools"):
-        parts.append("<|im_start|>tools\n" + orjson.dumps(data["tools"]).decode() + "<|im_end|>\n")
+    if tools:
+        parts.append("<|im_start|>tools\n" + orjson.dumps(tools).decode() + "<|im_end|>\n")
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise ApiError(400, "each message must be an object with a role", "messages")
@@ -202,6 +206,10 @@ class Answer:
         if not self._ask.chat:
             del body["prompt_logprobs"]
         return orjson.dumps(body)
+
+    def beginning(self) -> bytes:
+        """Nothing is said before the first token."""
+        return b""
 
     def opening(self, index: int, count: TokenCount) -> bytes:
         """A chat choice begins with its role; a completion with nothing."""

@@ -18,11 +18,12 @@ from aiohttp import web
 
 from epp.local.sim.accounts import Accounts
 from epp.local.sim.admin import PREFIX, Admin, Place
+from epp.local.sim.apis import APIS
 from epp.local.sim.driver import Driver
 from epp.local.sim.embeddings import EMBEDDINGS_PATH, Embeddings
 from epp.local.sim.engine import Engine
 from epp.local.sim.faults import Faults, Hang, Slow
-from epp.local.sim.generation import CHAT_PATH, COMPLETIONS_PATH, EngineName, Generation, PodConfig
+from epp.local.sim.generation import EngineName, Generation, PodConfig
 from epp.local.sim.hangup import never
 from epp.local.sim.metrics import PodMetrics
 from epp.local.sim.metricsface import METRICS_PATHS, MetricsFace
@@ -84,7 +85,7 @@ class Pod:
         if self._admin is not None and path.startswith(PREFIX):
             return await self._admin.handle(request)
         started_s = self._clock()
-        if path in (CHAT_PATH, COMPLETIONS_PATH):
+        if path in APIS:
             response = await self._generation.answer(request, path)
         elif path == EMBEDDINGS_PATH and request.method == "POST":
             response = await self._embeddings.answer(request)
