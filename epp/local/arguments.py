@@ -75,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
         "pool and backend, in the place of its replicas")  # fmt: skip
     add("--plugin-dir", type=Path, action="append", metavar="DIR", help="plugins of your own; repeatable")
     add("--requests", type=int, metavar="N", help="requests to send (12); with -f: to every model (1)")
-    add("--exit", action="store_true", help="end after the requests, with code 1 if one failed")
+    add("--exit", action="store_true", help="end after the requests, with code 1 if one failed "
+        "(with -f, a 429 of a limit is no failure)")  # fmt: skip
     add("--json", action="store_true", help="one JSON object on stdout; the text for people goes to stderr")
     alone = parser.add_argument_group("without -f").add_argument
     alone("--config", type=Path, metavar="FILE", help="an EndpointPickerConfig (the one of KServe's tutorial)")

@@ -12,10 +12,10 @@ from typing import Any, TextIO
 
 from epp.local.client import USER_HEADERS, Outcome
 from epp.local.decisions import Handled
+from epp.local.few import Few, Later, on_loop
 from epp.local.outlet import Outlet
 from epp.local.scenario import CHAT_PATH, TUTORIAL_BODY
 
-_LINES_PER_S = 10
 _PATIENCE_S = 1.0
 
 
@@ -124,35 +124,11 @@ def _hit_ratio(outcomes: Sequence[Outcome]) -> float | None:
     return round(totals["cached_tokens"] / totals["prompt_tokens"], 6) if totals["prompt_tokens"] else None
 
 
-class Few:
-    """Says a few lines a second with `say`, and how many were left out."""
-
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._say = say
-        self._clock = clock
-        self._second = 0
-        self._shown = 0
-        self._hidden = 0
-
-    def line(self, make: Callable[[], str]) -> None:
-        """One line, made only if it is said."""
-        second = int(self._clock())
-        if second != self._second:
-            if self._hidden:
-                self._say(f"     (and {self._hidden} more)")
-            self._second, self._shown, self._hidden = second, 0, 0
-        if self._shown < _LINES_PER_S:
-            self._shown += 1
-            self._say(make())
-        else:
-            self._hidden += 1
-
-
 class Follow:
     """Shows what others ask while the stack is up, under load only a few."""
 
-    def __init__(self, printer: Printer, clock: Callable[[], float] = time.monotonic) -> None:
-        self._few = Few(printer.line, clock)
+    def __init__(self, printer: Printer, clock: Callable[[], float] = time.monotonic, later: Later = on_loop) -> None:
+        self._few = Few(printer.line, clock, later)
 
     def handled(self, handled: Handled) -> None:
         """One request that was routed."""

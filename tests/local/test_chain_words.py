@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from epp.local.chain.follow import Follow
+from epp.local.chain.session import farewell
 from epp.local.chain.tryout import Model, curl, line, models, over_limit
-from epp.local.chain.words import limit_words, route_lines
+from epp.local.chain.words import counting_line, limit_words, route_lines
 from epp.local.client import Outcome
 from epp.local.scenario import Ask
 from epp.manifests.limits import Absent, Charge, LimitPolicy, LimitRule, Match, Selector, Unit
-from epp.manifests.topology import Cost, HeaderMatch, Listener, Pool, Route, Rule, Target
+from epp.manifests.routes import path_regex
+from epp.manifests.topology import ApiKey, Cost, HeaderMatch, Listener, Pool, Route, Rule, Secret, Target
 from tests.local.chain_parts import BACKEND, LLAMA, POOL, QWEN, TOTAL, both, planned, route, tokens_per_user
 
 USER = Selector("k", "x-user-id", Match.DISTINCT)
@@ -48,17 +51,34 @@ def test_the_tutorials_routes_and_limits() -> None:
         (LimitRule((), 9, Unit.WEEK, shadow=True), "9 requests a week (only watched, nobody is refused)"),
         (LimitRule((), 9, Unit.MINUTE, Charge(number=3)), "9 requests (each counts 3) a minute"),
         (LimitRule((USER,), 9, Unit.MONTH, None, TOKENS), "9 requests and tokens a month for each x-user-id"),
-        (LimitRule((), 9, Unit.YEAR, NONE, Charge(namespace="n", key="w")), "9 units of w a year"),
+        (LimitRule((), 9, Unit.YEAR, NONE, Charge(namespace="n", key="w")), '9 units of "w" a year'),
         (LimitRule((), 9, Unit.HOUR, NONE, Charge(namespace="n", key="out")), "9 output tokens an hour"),
         (
             LimitRule((Selector("k", "x-team", Match.EXACT, "red", invert=True),), 1, Unit.HOUR),
-            "1 requests an hour with not x-team: red",
+            "1 requests an hour where x-team is not red",
         ),
         (
             LimitRule(
                 (Selector("k", ":path", Match.PREFIX, "/v1"), Selector("k", "h", Match.REGEX, "a+")), 1, Unit.HOUR
             ),
-            "1 requests an hour with :path: /v1... with h: /a+/",
+            "1 requests an hour on path /v1... where h is like a+",
+        ),
+        (
+            LimitRule(
+                (
+                    Selector("k", ":path", Match.REGEX, r"/v1/a\-b(?:[/?].*)?", invert=True),
+                    Selector("k", "x-user-id", Match.REGEX, "guest-.*"),
+                    Selector("k", "x-ai-eg-model", Match.EXACT, "large", invert=True),
+                    Selector("k", ":method", Match.EXACT, "GET"),
+                    USER,
+                ),
+                9,
+                Unit.MINUTE,
+            ),
+            (
+                "9 requests a minute for each x-user-id of models other than large on other paths than /v1/a-b... "
+                "where x-user-id is like guest-.* where method is GET"
+            ),
         ),
     ],
 )
@@ -105,6 +125,59 @@ def test_shares_headers_and_real_servers() -> None:
     assert lines[-1] == "  no route: everything is answered with 404"
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("PathPrefix", "/v1", "path /v1..."),
+        ("PathPrefix", "/v1/a-b.c/", "path /v1/a-b.c..."),
+        ("Exact", "/v1/models", "path /v1/models"),
+        ("RegularExpression", "/v[12]/.*", r"path like (?:/v[12]/.*)(?:\?.*)?"),
+    ],
+)
+def test_paths_as_they_were_written(kind: str, value: str, words: str) -> None:
+    matches = (HeaderMatch(":path", path_regex(kind, value), regex=True), HeaderMatch("x-ai-eg-model", QWEN))
+    rule = Rule("r/rule/0", (matches, (HeaderMatch(":method", "GET"),)), (Target(POOL, True),))
+    lines = list(route_lines(planned(both(routes=(Route("a/r", ("default/basic",), (rule,)),)))))
+    assert any(line_.startswith(f"  {QWEN} with {words} or method: GET -> pool") for line_ in lines)
+
+
+def test_a_pool_with_a_key() -> None:
+    pools = (Pool(POOL, (QWEN,), key=ApiKey(Secret("secret"))),)
+    lines = "\n".join(route_lines(planned(both(pools=pools))))
+    assert "prefix-cache-scorer 3), with a key\n" in lines
+
+
+@pytest.mark.parametrize(
+    ("redis", "window", "words"),
+    [
+        ("", "", "memory, fixed windows"),
+        ("", "sliding", "memory, sliding windows"),
+        ("redis://localhost:16399", "fixed", "redis://localhost:16399, fixed windows"),
+        ("rediss://user:secret@[::1]/0?password=secret", "", "rediss://[::1]/0, fixed windows"),
+        ("unix://user:secret@/run/redis.sock?password=secret", "", "unix:///run/redis.sock, fixed windows"),
+    ],
+)
+def test_where_limits_are_counted_without_a_password(redis: str, window: str, words: str) -> None:
+    assert counting_line(planned(), redis, window) == f"limits are counted in {words}"
+
+
+def test_nothing_is_counted_without_limits() -> None:
+    assert counting_line(planned(both(limits=())), "", "") == ""
+
+
+def test_what_can_be_done_now() -> None:
+    plan = planned()
+    lines = list(farewell(plan))
+    assert lines[0] == "It stays up until Ctrl-C; requests show here with what they cost. A command for each model:"
+    assert [text.startswith("  curl -v ") for text in lines[1:5]] == [False, True, True, False]
+    port = plan.pools[0].metrics
+    assert f"why a request went there: epp explain --url http://localhost:{port} [x-request-id]" in lines
+    backends = both(routes=(Route("r", ("default/basic",), (Rule("r/0", (), (Target(BACKEND, False),)),)),), pools=())
+    lines = list(farewell(planned(backends)))
+    assert lines[:2] == ["It stays up until Ctrl-C; requests show here with what they cost.", ""]
+    assert not [text for text in lines if "curl" in text or "explain" in text]
+
+
 def test_models_are_those_that_a_body_alone_can_name_once_a_port() -> None:
     routes = (
         route("a/r", "kserve-test/ai-gateway", QWEN, Target(POOL, True)),
@@ -140,42 +213,64 @@ def answered(status: int, **headers: str) -> Outcome:
 def test_a_request_in_one_line() -> None:
     left = {"x_ratelimit_limit": "1000, 1000;w=3600", "x_ratelimit_remaining": "905", "x_ratelimit_reset": "1715"}
     assert line(2, answered(200, **left)) == (
-        f"  2  user123  {LLAMA:<28} 200     12 ms  31 + 64 tokens, 905 of 1000 were left before it, by pod-0"
+        f"  2  user123  {LLAMA:<28} 200     12 ms  31 + 64 tokens, 905 of 1000 left this hour, by pod-0"
     )
     over = answered(429, **{**left, "x_ratelimit_remaining": "0"})
     assert over_limit(over)
-    assert "429     12 ms  over the limit, again in 1715 s" in line(3, over)
+    assert "429     12 ms  over 1000 an hour, again in 1715 s" in line(3, over)
     assert not over_limit(answered(429))
     assert "no body" in line(4, answered(503))
 
 
 def test_envoys_lines_are_requests_or_complaints() -> None:
     said: list[str] = []
-    now = [0.0]
-    follow = Follow(said.append, lambda: now[0])
+    follow = Follow(said.append, lambda: 0.0)
     entry: dict[str, Any] = {
         "user": "user123", "model": LLAMA, "status": 200, "duration_ms": 12, "costs": {"llm_total_token": 95},
-        "limit": "1000, 1000;w=3600", "remaining": "905", "reset": "17", "pod": "llama-0", "flags": None,
+        "limit": "1000, 1000;w=3600", "remaining": "905", "reset": "17", "pod": "llama-0", "flags": "-",
     }  # fmt: skip
     follow.envoy_line(json.dumps(entry))
     assert said == []
     follow.begin()
     follow.envoy_line(json.dumps(entry))
-    assert said == [
-        f"  -> user123  {LLAMA}  200     12 ms  tokens: total 95, 905 of 1000 were left before it, by llama-0"
-    ]
+    assert said == [f"  -> user123  {LLAMA}  200     12 ms  tokens: total 95, 905 of 1000 left this hour, by llama-0"]
     follow.envoy_line("[2026-01-01 00:00:00.000][1][warning][main] fine")
     follow.envoy_line("[2026-01-01 00:00:00.000][1][error][main] bad")
     assert said[1:] == ["  Envoy: [2026-01-01 00:00:00.000][1][error][main] bad"]
-    for _ in range(20):
-        follow.envoy_line(json.dumps({**entry, "status": 429, "costs": None, "remaining": "0"}))
-    assert len(said) == 2 + 9
-    assert said[-1] == f"  -> user123  {LLAMA}  429     12 ms  over the limit of 1000, again in 17 s, by llama-0"
-    now[0] = 1.0
     follow.envoy_line(json.dumps({"status": 200, "user": "\x1b[2Jx\n" + "y" * 100, "model": "m", "duration_ms": 1}))
     assert said.pop() == "  -> ?[2Jx?" + "y" * 74 + "  m  200      1 ms"
     follow.envoy_line(json.dumps({"status": 404, "method": "GET", "path": "/x", "model": None}))
-    assert said[-2:] == ["     (and 11 more)", "  -> (no user)  GET /x  404        ms"]
+    assert said.pop() == "  -> (no user)  GET /x  404        ms"
+
+
+def test_under_load_few_are_shown_more_of_those_that_failed_and_how_many_were_not() -> None:
+    said: list[str] = []
+    now, wakes = [5.25], list[tuple[float, Callable[[], None]]]()
+    follow = Follow(said.append, lambda: now[0], later=lambda delay_s, call: wakes.append((delay_s, call)))
+    follow.begin()
+    fine = {"user": "u", "model": "m", "status": 200, "duration_ms": 12, "flags": "-"}
+    for _ in range(20):
+        follow.envoy_line(json.dumps(fine))
+    assert len(said) == 10
+    for more in ({"status": 429, "flags": "RL"}, {"status": 503, "flags": "UF"}, {"flags": "DC"}, {"status": 0}):
+        follow.envoy_line(json.dumps({**fine, **more}))
+    assert len(said) == 14
+    for _ in range(60):
+        follow.envoy_line(json.dumps({**fine, "status": 429, "flags": "RL"}))
+    assert len(said) == 60
+    # Nobody asks any more, and it is told nevertheless.
+    [(delay_s, wake)] = wakes
+    assert delay_s == 0.75
+    wake()
+    assert said[60:] == ["     (and 24 more)"]
+    now[0] = 6.0
+    for _ in range(11):
+        follow.envoy_line(json.dumps(fine))
+    now[0] = 7.0
+    follow.envoy_line(json.dumps(fine))
+    assert said[-2] == "     (and 1 more)"
+    wakes[1][1]()
+    assert len(said) == 73
 
 
 def test_what_was_told_already_is_not_shown_when_envoys_line_comes_late() -> None:

@@ -148,7 +148,7 @@ def test_under_load_few_of_the_others_are_shown() -> None:
     handled = read_handled(LINE)
     assert handled is not None
     seconds = iter([5.1] * 30 + [6.0])
-    follow = Follow(Printer(out), clock=lambda: next(seconds))
+    follow = Follow(Printer(out), clock=lambda: next(seconds), later=lambda delay_s, call: None)
     for _ in range(31):
         follow.handled(handled)
     lines = out.getvalue().splitlines()

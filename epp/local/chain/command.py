@@ -23,10 +23,10 @@ from epp.local.chain.folder import private_folder
 from epp.local.chain.parts import Files, Running
 from epp.local.chain.plan import Plan, Wishes, make_plan
 from epp.local.chain.session import ChainSession, RunConfig, told
-from epp.local.chain.words import route_lines
+from epp.local.chain.words import counting_line, route_lines
 from epp.local.chain.write import write_bootstrap, write_files
 from epp.local.ports import Ports
-from epp.manifests.read import read_files
+from epp.manifests.read import STDIN, read_files
 from epp.manifests.resolve import resolve
 from epp.manifests.secrets import KEY_VARIABLES
 from epp.manifests.service import service_rules
@@ -58,7 +58,8 @@ def _run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path, plan
         files = write_files(plan, rules, folder)
         if args.check:
             write_bootstrap(plan, folder)
-            return _check(plan, files, envoy, people, as_values=args.json)
+            counting = counting_line(plan, redis or "", args.window)
+            return _check(plan, files, envoy, people, counting, as_values=args.json)
         bootstrap = partial(write_bootstrap, plan, folder)
         running = Running(envoy, bootstrap, _environ(os.environ), redis or "", args.window, passed_on)
         requests = 1 if args.requests is None else args.requests
@@ -82,7 +83,7 @@ def _environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _tell_read(plan: Plan, topology: Topology, out: TextIO) -> None:
-    print(f"read {', '.join(map(str, topology.files))}", file=out)
+    print(f"read {', '.join('stdin' if str(file) == STDIN else str(file) for file in topology.files)}", file=out)
     for warning in topology.warnings:
         print(f"  note: {warning}", file=out)
     if plan.unsupported:
@@ -92,9 +93,11 @@ def _tell_read(plan: Plan, topology: Topology, out: TextIO) -> None:
     out.flush()
 
 
-def _check(plan: Plan, files: Files, envoy: Path, out: TextIO, *, as_values: bool) -> int:
-    for line in route_lines(plan):
+def _check(plan: Plan, files: Files, envoy: Path, out: TextIO, counting: str, *, as_values: bool) -> int:
+    for line in (*route_lines(plan), *filter(None, [counting])):
         print(line, file=out)
+    if plan.wishes.port == 0:
+        print("with --port 0 every port is chosen at the start: those above only stand for them", file=out)
     argv = [str(envoy), "--mode", "validate", "--config-path", str(files.envoy), "--log-level", "error"]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=_VALIDATE_S, check=False)

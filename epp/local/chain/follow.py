@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests as they come, from Envoy's access log: who asked which model, what it cost, what the limit says.
 
-Under load only a few a second are shown, and how many were not. Lines that are no entries are Envoy's own complaints.
+Under load only a few a second are shown, more of those that failed, and how many were not. Lines that are no entries
+are Envoy's own complaints.
 """
 
 from __future__ import annotations
@@ -9,18 +10,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from epp.local.chain.failures import client_left, failure, flags
+from epp.local.chain.left import Watched, left_words, over_words
 from epp.local.decisions import parse
-from epp.local.report import Few
+from epp.local.few import Few, Later, on_loop
 
 _SHOWN = 80
+_LONGEST = 400
 
 
 class Follow:
-    """Silent until `begin`. `say` gets one line at a time."""
+    """Silent until `begin`. `say` gets one line at a time; `only_watched`: limits that refuse nobody."""
 
-    def __init__(self, say: Callable[[str], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        clock: Callable[[], float],
+        only_watched: Watched = frozenset(),
+        later: Later = on_loop,
+    ) -> None:
         self._say = say
-        self._few = Few(say, clock)
+        self._few = Few(say, clock, later)
+        self._only_watched = only_watched
         self._on = False
         self._told: set[str] = set()
 
@@ -44,7 +55,7 @@ class Follow:
         if entry.get("request_id") in self._told:
             self._told.discard(entry["request_id"])
             return
-        self._few.line(lambda: request_line(entry))
+        self._few.line(lambda: request_line(entry, self._only_watched), loud=_loud(entry))
 
 
 def _entry(text: str) -> dict[str, Any] | None:
@@ -52,28 +63,45 @@ def _entry(text: str) -> dict[str, Any] | None:
     return entry if entry is not None and "status" in entry else None
 
 
-def request_line(entry: dict[str, Any]) -> str:
+def _loud(entry: dict[str, Any]) -> bool:
+    """Somebody may wonder about it: refused for a limit, failed, or its client left."""
+    status = entry["status"]
+    return status == 429 or not isinstance(status, int) or not 200 <= status < 500 or client_left(_Values(entry))
+
+
+class _Values:
+    """Fields of an entry. Clients and servers choose some: nothing of them may reach a terminal as a command."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self._entry = entry
+
+    def __call__(self, name: str) -> str:
+        found = self._entry.get(name)
+        if found in (None, "-"):
+            return ""
+        return "".join(letter if letter.isprintable() else "?" for letter in str(found)[:_LONGEST])
+
+
+def request_line(entry: dict[str, Any], only_watched: Watched = frozenset()) -> str:
     """One request that is over, in one line."""
-
-    def value(name: str) -> str:
-        found = entry.get(name)
-        # Clients choose some of these: nothing of them may reach a terminal as a command.
-        text = "".join(letter if letter.isprintable() else "?" for letter in str(found)[:_SHOWN])
-        return "" if found in (None, "-") else text
-
-    costs = entry.get("costs")
-    limit, over = value("limit").partition(",")[0], value("status") == "429" and bool(value("limit"))
-    left = f"{value('remaining')} of {limit} were left before it" if value("remaining") else ""
+    value, costs = _Values(entry), entry.get("costs")
+    over = "RL" in flags(value)
+    limit = value("limit")
+    wrong = "" if over else failure(value, charged=bool(costs))
+    by = value("pod") or value("upstream")
     parts = [
+        wrong,
         _costs(costs) if isinstance(costs, dict) else "",
-        f"over the limit of {limit}, again in {value('reset')} s" if over else left,
-        f"by {value('pod')}" if value("pod") else "",
-        "" if over else value("flags"),
+        over_words(limit, value("reset"), only_watched)
+        if over
+        else left_words(limit, value("remaining"), only_watched),
+        f"by {by}" if by and by not in wrong else "",
     ]
-    who = value("user") or "(no user)"
-    what = value("model") or f"{value('method')} {value('path')}"
+    who = value("user")[:_SHOWN] or "(no user)"
+    what = value("model")[:_SHOWN] or f"{value('method')} {value('path')[:_SHOWN]}"
+    status = "---" if value("status") == "0" else value("status")
     said = ", ".join(part for part in parts if part)
-    return f"  -> {who}  {what}  {value('status')} {value('duration_ms'):>6} ms  {said}".rstrip()
+    return f"  -> {who}  {what}  {status} {value('duration_ms'):>6} ms  {said}".rstrip()
 
 
 def _costs(costs: dict[str, Any]) -> str:

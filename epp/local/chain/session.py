@@ -14,11 +14,12 @@ import aiohttp
 
 from epp.contract.errors import StartError
 from epp.local.chain.follow import Follow
+from epp.local.chain.left import watched
 from epp.local.chain.parts import Files, Listeners, Running, make_parts, picker_name
 from epp.local.chain.plan import Plan
 from epp.local.chain.supervise import Part, Supervisor
 from epp.local.chain.tryout import as_json, curl, line, models, over_limit, try_out
-from epp.local.chain.words import route_lines
+from epp.local.chain.words import counting_line, route_lines
 from epp.local.client import Outcome
 from epp.local.decisions import complaint
 from epp.local.outlet import write_whole
@@ -65,7 +66,8 @@ class ChainSession:
         self._config = config
         self._out = out
         self._printer = Printer(err if config.json else out)
-        self._follow = Follow(self._printer.line, time.monotonic)
+        self._only_watched = watched(config.plan.topology.limits)
+        self._follow = Follow(self._printer.line, time.monotonic, self._only_watched)
         self._ready = False
         self._early: list[str] = []
         self._tried_out = False
@@ -112,7 +114,8 @@ class ChainSession:
         supervisor.keep()
         self._ready = True
         self._printer.line(f"ready after {start_s:.1f} s: {plan.url}\n")
-        for text in route_lines(plan):
+        counting = counting_line(plan, config.running.redis, config.running.window)
+        for text in (*route_lines(plan), *filter(None, [counting])):
             self._printer.line(text)
         for text in dict.fromkeys(self._early):
             self._printer.line(text)
@@ -123,7 +126,7 @@ class ChainSession:
             await write_whole(self._out, json.dumps(self._report(outcomes, start_s)) + "\n")
         if config.exit:
             return 0 if all(outcome.ok or over_limit(outcome) for outcome in outcomes) else 1
-        for text in self._farewell():
+        for text in farewell(plan):
             self._printer.line(text)
         self._follow.begin()
         await asyncio.Event().wait()
@@ -155,7 +158,7 @@ class ChainSession:
         async for outcome in try_out(session, models(self._config.plan), self._config.requests):
             outcomes.append(outcome)
             self._follow.told(outcome.request_id)
-            self._printer.line(line(len(outcomes), outcome))
+            self._printer.line(line(len(outcomes), outcome, self._only_watched))
         if outcomes:
             self._printer.line()
         return outcomes
@@ -167,15 +170,23 @@ class ChainSession:
             "requests": list(as_json(outcomes)),
         }
 
-    def _farewell(self) -> Iterator[str]:
-        plan = self._config.plan
-        yield "It stays up until Ctrl-C. The tutorial's command for each model; requests show here with what they cost:"
-        yield ""
-        for model in models(plan):
-            yield f"  {curl(model)}"
-        yield ""
-        for name, port in pages(plan).items():
-            yield f"metrics of {name}: http://localhost:{port}{'/stats/prometheus' if name == 'Envoy' else '/metrics'}"
+
+def farewell(plan: Plan) -> Iterator[str]:
+    """What can be done now."""
+    commands = [f"  {curl(model)}" for model in models(plan)]
+    command = ""
+    if commands:
+        command = " A command for each model:" if len(commands) > 1 else " A command for its model:"
+    yield f"It stays up until Ctrl-C; requests show here with what they cost.{command}"
+    yield ""
+    yield from (*commands, *([""] if commands else []))
+    for name, port in pages(plan).items():
+        yield f"metrics of {name}: http://localhost:{port}{'/stats/prometheus' if name == 'Envoy' else '/metrics'}"
+    for pool in plan.pools:
+        of = f" of {pool.pool.name}" if len(plan.pools) > 1 else ""
+        yield f"why a request{of} went there: epp explain --url http://localhost:{pool.metrics} [x-request-id]"
+    if plan.pools:
+        yield "  (the x-request-id is in the headers of its answer; without one: the last request)"
 
 
 def _group(part: Part) -> str:

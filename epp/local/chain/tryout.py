@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 
 from epp.contract.aigateway import MODEL_HEADER
+from epp.local.chain.left import Watched, left_words, over_words
 from epp.local.chain.plan import Plan
 from epp.local.chain.words import models_of
 from epp.local.client import USER_HEADERS, Outcome, send
@@ -64,21 +65,22 @@ def over_limit(outcome: Outcome) -> bool:
     return outcome.status == 429 and "x-ratelimit-limit" in outcome.headers
 
 
-def line(number: int, outcome: Outcome) -> str:
-    """One request: user, model, answer, tokens, what was left of the limit when it came."""
+def line(number: int, outcome: Outcome, only_watched: Watched = frozenset()) -> str:
+    """One request: user, model, answer, tokens, what was left of the limit when its answer began."""
     said = f"{outcome.prompt_tokens} + {outcome.completion_tokens} tokens" if outcome.ok else ""
     if over_limit(outcome):
-        said = f"over the limit, again in {outcome.headers.get('x-ratelimit-reset', '?')} s"
-    parts = [said or outcome.error, _left(outcome), f"by {outcome.pod}" if outcome.pod else ""]
+        said = over_words(
+            outcome.headers["x-ratelimit-limit"], outcome.headers.get("x-ratelimit-reset", ""), only_watched
+        )
+    parts = [said or outcome.error, _left(outcome, only_watched), f"by {outcome.pod}" if outcome.pod else ""]
     told = ", ".join(part for part in parts if part)
     head = f"{number:3d}  {USER_HEADERS['x-user-id']}  {outcome.ask.title:<28}"
     return f"{head} {outcome.status or '---'} {outcome.latency_ms:6.0f} ms  {told}"
 
 
-def _left(outcome: Outcome) -> str:
-    """Envoy tells what was left before this request's own tokens: they are booked when its answer is over."""
-    left, limit = outcome.headers.get("x-ratelimit-remaining"), outcome.headers.get("x-ratelimit-limit", "")
-    return f"{left} of {limit.partition(',')[0]} were left before it" if left is not None and outcome.ok else ""
+def _left(outcome: Outcome, only_watched: Watched) -> str:
+    limit, left = (outcome.headers.get(f"x-ratelimit-{name}", "") for name in ("limit", "remaining"))
+    return left_words(limit, left, only_watched) if outcome.ok else ""
 
 
 def as_json(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:

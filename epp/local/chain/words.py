@@ -3,23 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 from epp.contract.aigateway import MODEL_HEADER
+from epp.local.chain.left import article
 from epp.local.chain.plan import BackendPlan, Plan, PoolPlan
 from epp.local.gateway.places import Address
-from epp.manifests.limits import Absent, Charge, LimitPolicy, LimitRule, Match, Selector, Unit, policy_for
+from epp.manifests.limits import Absent, Charge, LimitPolicy, LimitRule, Match, Selector, policy_for
 from epp.manifests.topology import HeaderMatch, Listener, Route, Rule, Target
 
-_UNITS: Mapping[Unit, str] = {
-    Unit.SECOND: "a second",
-    Unit.MINUTE: "a minute",
-    Unit.HOUR: "an hour",
-    Unit.DAY: "a day",
-    Unit.WEEK: "a week",
-    Unit.MONTH: "a month",
-    Unit.YEAR: "a year",
-}
 _COUNTED = {
     "TotalToken": "tokens",
     "InputToken": "input tokens",
@@ -49,6 +43,22 @@ def route_lines(plan: Plan) -> Iterator[str]:
             yield "  no route: everything is answered with 404"
 
 
+def counting_line(plan: Plan, redis: str, window: str) -> str:
+    """Where and how limits are counted, "" where there are none. Of Redis' URL nothing that may be a secret."""
+    if plan.places.ratelimit is None:
+        return ""
+    return f"limits are counted in {_redis(redis) if redis else 'memory'}, {window or 'fixed'} windows"
+
+
+def _redis(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"unix://{parts.path}"
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    port = f":{parts.port}" if parts.port is not None else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"
+
+
 def models_of(rule: Rule) -> list[str]:
     """The models whose requests this rule takes by name."""
     found = [match.value for matches in rule.matches for match in matches if match.name == MODEL_HEADER]
@@ -71,9 +81,22 @@ def _rule_lines(plan: Plan, listener: Listener, route: Route, rule: Rule) -> Ite
 def _matches(matches: Sequence[HeaderMatch]) -> str:
     parts = []
     for match in matches:
+        if match.name == ":path" and match.regex:
+            parts.append(f"path {_path(match.value)}")
+            continue
         value = f"/{match.value}/" if match.regex else match.value
-        parts.append(value if match.name == MODEL_HEADER else f"{match.name}: {value}")
-    return " with ".join(sorted(parts, key=lambda part: ": " in part)) or "every model"
+        parts.append(value if match.name == MODEL_HEADER else f"{match.name.lstrip(':')}: {value}")
+    return " with ".join(sorted(parts, key=lambda part: ": " in part or part.startswith("path "))) or "every model"
+
+
+def _path(pattern: str) -> str:
+    """What a match of a path became (`epp.manifests.routes.path_regex`), as it was written."""
+    for end, shown in (("(?:[/?].*)?", "..."), (r"(?:\?.*)?", "")):
+        value = pattern.removesuffix(end)
+        plain = re.sub(r"\\(.)", r"\1", value)
+        if value != pattern and re.escape(plain) == value:
+            return plain + shown
+    return f"like {pattern}"
 
 
 def _where(plan: Plan, target: Target) -> str:
@@ -89,7 +112,8 @@ def _pool(plan: PoolPlan) -> str:
         f"{scorer.name} {scorer.weight:g}" for profile in plan.config.checked.profiles for scorer in profile.scorers
     )
     places = [server.place for server in plan.servers]
-    return f"{_servers(places, bool(plan.pods))}, endpoint picker on :{plan.picker.port} ({scorers or 'no scorer'})"
+    picker = f"endpoint picker on :{plan.picker.port} ({scorers or 'no scorer'})"
+    return f"{_servers(places, bool(plan.pods))}, {picker}{', with a key' if plan.pool.key is not None else ''}"
 
 
 def _backend(plan: BackendPlan) -> str:
@@ -115,10 +139,10 @@ def applies(limit: LimitRule, rule: Rule) -> bool:
 
 def limit_words(limit: LimitRule, route: Route) -> str:
     """Such as `1000 tokens an hour for each x-user-id of llama3-1b`."""
-    who = "".join(map(_selector_words, limit.selectors))
+    who = "".join(map(_selector_words, sorted(limit.selectors, key=_place)))
     shared = ", all routes together" if limit.shared else ""
     shadow = " (only watched, nobody is refused)" if limit.shadow else ""
-    return f"{limit.requests} {_counted(limit, route)} {_UNITS[limit.unit]}{who}{shared}{shadow}"
+    return f"{limit.requests} {_counted(limit, route)} {article(limit.unit)}{who}{shared}{shadow}"
 
 
 def _counted(limit: LimitRule, route: Route) -> str:
@@ -137,18 +161,24 @@ def _counted(limit: LimitRule, route: Route) -> str:
 
 def _of_metadata(charge: Charge, route: Route) -> str:
     types = {cost.key: cost.type for cost in route.costs}
-    return _COUNTED.get(types.get(charge.key, ""), f"units of {charge.key}")
+    return _COUNTED.get(types.get(charge.key, ""), f'units of "{charge.key}"')
+
+
+def _place(selector: Selector) -> int:
+    """For whom, of which model, and then the rest."""
+    return 0 if selector.match is Match.DISTINCT else 1 if selector.header == MODEL_HEADER else 2
 
 
 def _selector_words(selector: Selector) -> str:
     if selector.match is Match.DISTINCT:
         return f" for each {selector.header}"
-    value = f"/{selector.value}/" if selector.match is Match.REGEX else selector.value
-    value = f"{value}..." if selector.match is Match.PREFIX else value
-    unlike = "not " if selector.invert else ""
+    if selector.header == ":path":
+        path = f"{selector.value}..." if selector.match is Match.PREFIX else _path(selector.value)
+        return f" on {'other paths than' if selector.invert else 'path'} {path}"
+    like = "like " if selector.match is Match.REGEX else ""
     if selector.header == MODEL_HEADER:
-        return f" of {unlike}{value}"
-    return f" with {unlike}{selector.header}: {value}"
+        return f" of {'models other than ' if selector.invert else ''}{like}{selector.value}"
+    return f" where {selector.header.lstrip(':')} is {'not ' if selector.invert else ''}{like}{selector.value}"
 
 
 def _absent_words(policy: LimitPolicy | None, limit: LimitRule) -> str:

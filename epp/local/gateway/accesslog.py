@@ -27,6 +27,7 @@ FIELDS = {
     "status": "%RESPONSE_CODE%",
     "details": "%RESPONSE_CODE_DETAILS%",
     "flags": "%RESPONSE_FLAGS%",
+    "failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
     "duration_ms": "%DURATION%",
     "limit": "%RESP(x-ratelimit-limit)%",
     "remaining": "%RESP(x-ratelimit-remaining)%",
