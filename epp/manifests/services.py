@@ -7,15 +7,16 @@ An LLMInferenceService takes what it does not say itself from its baseRefs, the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from epp.config.findings import remedy
 from epp.manifests.documents import Document
 from epp.manifests.naming import child_name, expand
+from epp.manifests.pickertext import within
 from epp.manifests.sources import Sources, not_found
+from epp.manifests.topology import PickerText
 
 POOL_PORT = 8000
 _BY_NAME = frozenset({"containers", "volumes", "env", "ports"})
@@ -36,7 +37,7 @@ class Served:
     services: tuple[str, ...]
     pool: str = ""
     port: int = POOL_PORT
-    picker_config: str | None = None
+    picker_config: PickerText | None = None
 
 
 def served(sources: Sources) -> tuple[Served, ...]:
@@ -81,7 +82,7 @@ def _llm(sources: Sources, document: Document) -> Served:
         (f"{document.namespace}/{child_name(document.name, '-kserve-workload-svc')}",),
         pool,
         port,
-        fill(config) if config is not None else None,
+        replace(config, text=fill(config.text)) if config is not None else None,
     )
 
 
@@ -153,20 +154,19 @@ def flag_values(words: Sequence[str], names: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def _picker_config(sources: Sources, document: Document, scheduler: Mapping[str, Any]) -> str | None:
+def _picker_config(sources: Sources, document: Document, scheduler: Mapping[str, Any]) -> PickerText | None:
     """The EndpointPickerConfig of a service's scheduler: given in place, by reference, or by its arguments."""
     path = ("spec", "router", "scheduler")
     given = scheduler.get("config", {})
     if given.get("inline"):
-        inline = given["inline"]
-        return inline if isinstance(inline, str) else json.dumps(inline)
+        return within(given["inline"], _with_bases(sources, document))
     if given.get("ref"):
         return _from_config_map(sources, document, path, given["ref"].get("name", ""), given["ref"].get("key", ""))
     template = scheduler.get("template", {})
     words = _main_words(template)
     # Of a repeated flag the last one counts.
     for text in [*flag_values(words, _CONFIG_TEXT)][-1:]:
-        return text
+        return within(text, _with_bases(sources, document))
     for file in [*flag_values(words, _CONFIG_FILE)][-1:]:
         return _from_volume(sources, document, path, template, file)
     return None
@@ -174,7 +174,7 @@ def _picker_config(sources: Sources, document: Document, scheduler: Mapping[str,
 
 def _from_volume(
     sources: Sources, document: Document, path: tuple[str, ...], template: Mapping[str, Any], file: str
-) -> str | None:
+) -> PickerText | None:
     mounts = [mount for item in template.get("containers", []) for mount in item.get("volumeMounts", [])]
     places = [mount for mount in mounts if file.startswith(mount.get("mountPath", "?").rstrip("/") + "/")]
     mount = max(places, key=lambda item: len(item["mountPath"]), default=None)
@@ -190,7 +190,16 @@ def _from_volume(
     return _from_config_map(sources, document, path, source.get("name", ""), renamed.get(inside, inside))
 
 
-def _from_config_map(sources: Sources, document: Document, path: tuple[str, ...], name: str, key: str) -> str | None:
+def _with_bases(sources: Sources, document: Document) -> list[Document]:
+    """Where its spec may come from: itself first, then its bases, the last one first."""
+    names = [f"{document.namespace}/{reference['name']}" for reference in document.spec.get("baseRefs", [])]
+    found = [sources.find("LLMInferenceServiceConfig", name) for name in reversed(names)]
+    return [document, *(base for base in found if base is not None)]
+
+
+def _from_config_map(
+    sources: Sources, document: Document, path: tuple[str, ...], name: str, key: str
+) -> PickerText | None:
     full = f"{document.namespace}/{name}"
     found = sources.find("ConfigMap", full)
     if found is None:
@@ -201,8 +210,8 @@ def _from_config_map(sources: Sources, document: Document, path: tuple[str, ...]
         return None
     data = found.plain().get("data", {})
     if not key and len(data) == 1:
-        return str(next(iter(data.values())))
+        return within(str(next(iter(data.values()))), (found,))
     if key not in data:
         sources.mistake(document, path, f"ConfigMap {full} has no key '{key}'{remedy(key, data)}")
         return None
-    return str(data[key])
+    return within(str(data[key]), (found,))

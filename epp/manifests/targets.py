@@ -10,11 +10,12 @@ from epp.manifests.documents import Document, Step
 from epp.manifests.gateways import targets_of
 from epp.manifests.kinds.core import REPLICAS
 from epp.manifests.kinds.inference import PICKER_CONFIG
+from epp.manifests.pickertext import whole
 from epp.manifests.secrets import key_of
 from epp.manifests.services import Served, pool_port, served
 from epp.manifests.sources import Sources, full_name, not_found, replicas_of
 from epp.manifests.tls import TlsPolicies
-from epp.manifests.topology import ApiKey, Backend, Pool, Tls
+from epp.manifests.topology import ApiKey, Backend, PickerText, Pool, Tls
 
 _SPOKEN = ("OpenAI", "Anthropic")
 
@@ -52,11 +53,11 @@ class Targets:
             replicas = service.replicas
         else:
             replicas = replicas_of(self._sources, document, REPLICAS) if document is not None else 1
-        config = service.picker_config if service is not None else None
+        given = service.picker_config if service is not None else None
         models = self._models(service, asked)
         endpoints = self._sources.endpoints.find(*names)
         key = self._key("InferencePool", name)
-        self.pools[name] = Pool(name, models, port, replicas, endpoints, config or self._shared_config, key)
+        self.pools[name] = Pool(name, models, port, replicas, endpoints, given or self._shared_config, key)
         return True
 
     def ai_backend(self, name: str, asked: Iterable[str]) -> bool:
@@ -186,7 +187,7 @@ class Targets:
             self._keys[policy.full_name] = key_of(self._sources, policy)
         return self._keys[policy.full_name]
 
-    def _one_config(self) -> str | None:
+    def _one_config(self) -> PickerText | None:
         """The EndpointPickerConfig that is a document of its own: for all pools that have none."""
         documents = self._sources.documents.of(PICKER_CONFIG)
         if len(documents) > 1:
@@ -195,7 +196,7 @@ class Targets:
         if not documents:
             return None
         self._sources.used.add(documents[0].title)
-        return documents[0].written()
+        return whole(documents[0])
 
 
 def _listed(sources: Sources, document: Document, port: int | None) -> tuple[str, ...]:

@@ -84,12 +84,21 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class PickerText:
+    """The text of an EndpointPickerConfig. `file` "" where it is not known; `line`, from 1: where the text begins."""
+
+    text: str
+    file: str = ""
+    line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Pool:
     """An InferencePool, served through an endpoint picker of its own.
 
     * models: names its pods serve, the first one preferred; port: of the pods
     * endpoints: `host:port` of real model servers; empty: simulate `replicas` pods
-    * picker_config: EndpointPickerConfig text, None for the default one
+    * picker_config: EndpointPickerConfig, None for the default one
     * key: for its pods, where they ask for one
     """
 
@@ -98,7 +107,7 @@ class Pool:
     port: int = 8000
     replicas: int = 1
     endpoints: tuple[str, ...] = ()
-    picker_config: str | None = None
+    picker_config: PickerText | None = None
     key: ApiKey | None = None
 
 

@@ -18,7 +18,7 @@ from epp.local.chain.pickerconfig import costs_of, parameters, picker_config
 from epp.local.chain.plan import Plan, Wishes, endpoints_file, make_plan
 from epp.local.gateway.places import Address
 from epp.local.ports import Ports
-from epp.manifests.topology import Backend, Cost, Listener, Pool, Target, Tls, Topology
+from epp.manifests.topology import Backend, Cost, Listener, PickerText, Pool, Target, Tls, Topology
 from tests.local.chain_parts import BACKEND, LLAMA, POOL, QWEN, TOTAL, both, planned, route
 
 
@@ -196,6 +196,16 @@ def test_one_that_counts_already_and_one_without_costs_stay_as_they_are() -> Non
 def test_a_mistake_is_told_with_the_line_of_the_manifest() -> None:
     with pytest.raises(ConfigErrors, match=r"of InferencePool p.*line 6: .*load-aware-scor"):
         picker_config(SEED.replace("load-aware-scorer", "load-aware-scorrer", 1), COUNTED, "of InferencePool p")
+
+
+def test_what_is_odd_in_a_pickers_configuration_is_a_note_with_the_line_of_its_file() -> None:
+    text = "plugins:\n- {type: load-aware-scorer, parameters: {treshold: 100}}\n- type: llm-request-costs\n"
+    text += "schedulingProfiles: [{name: default, plugins: [{pluginRef: load-aware-scorer}]}]\n"
+    odd = both(pools=(Pool(POOL, (QWEN,), picker_config=PickerText(text, "pool.yaml", 31)),), warnings=("x: y",))
+    first, second = planned(odd).notes
+    assert first == "x: y"
+    assert second.startswith(f"the EndpointPickerConfig of InferencePool {POOL} in pool.yaml: line 32: ")
+    assert "\"treshold\" is ignored; did you mean 'threshold'?" in second
 
 
 @pytest.mark.parametrize("text", ["nothing", "host:", "host:0", "host:65536", ":80"])

@@ -244,6 +244,23 @@ def test_a_bad_configuration_is_told_before_anything_starts(
     assert err.count("\n") == 1
 
 
+def test_a_typo_in_a_configuration_is_a_note_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StartError("enough")
+
+    monkeypatch.setattr(up, "find_envoy", lambda: Path("/bin/false"))
+    monkeypatch.setattr("epp.local.session.Session", refuse)
+    odd = tmp_path / "odd.yaml"
+    odd.write_text("plugins:\n- {type: load-aware-scorer, parameters: {treshold: 100}}\n")
+    for flag, place in (("--exit", 0), ("--json", 1)):
+        assert up.main(["--config", str(odd), "--port", "0", flag]) == 1
+        told = capsys.readouterr()[place]
+        assert told.startswith(f"note: {odd}: line 2: plugin 'load-aware-scorer'")
+        assert "did you mean 'threshold'?" in told
+
+
 def test_the_usual_ports_are_used_where_free_and_others_where_not() -> None:
     rng = random.Random(1)
     with socket.create_server(("127.0.1.2", 0)) as taken:

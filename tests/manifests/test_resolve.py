@@ -117,7 +117,7 @@ def test_endpoint_picker_config_of_its_own_is_for_all_pools_without_one() -> Non
     config = "---\napiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\nplugins: []\n"
     (pool,) = topology(text + config).pools
     assert pool.picker_config is not None
-    assert "kind: EndpointPickerConfig\nplugins: []" in pool.picker_config
+    assert "kind: EndpointPickerConfig\nplugins: []" in pool.picker_config.text
     assert "one holds for all pools without a configuration" in mistakes(text + config + config)[0]
 
 

@@ -72,7 +72,7 @@ def test_llminferenceservice() -> None:
     assert (pool.name, pool.models, pool.port, pool.replicas) == (target.name, (QWEN,), 8000, 4)
     assert (pool.endpoints, pool.key, found.backends) == ((), None, ())
     assert pool.picker_config is not None
-    configuration = load_text(pool.picker_config, collect(), source="the ConfigMap")
+    configuration = load_text(pool.picker_config.text, collect(), source="the ConfigMap")
     assert configuration is not None
     assert found.limits == (tutorial_policy("kserve-test", "ai-gateway", QWEN),)
     assert found.unsupported == ()
@@ -123,7 +123,7 @@ def test_samples_with_keys_and_endpoints() -> None:
     assert own.key is not None
     assert (own.key.key.text, own.key.header, own.key.prefix) == ("token-abc123", "authorization", "Bearer ")
     assert own.picker_config is not None
-    assert "queue-scorer" in own.picker_config
+    assert "queue-scorer" in own.picker_config.text
     external = read(SAMPLES / "external-https-backend.yaml")
     assert external.backends[0].endpoints == ("api.openai.com:443",)
     assert external.backends[0].tls is not None

@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epp.config.catalog import collect
+from epp.config.findings import ConfigErrors
+from epp.config.load import load_text
 from epp.manifests.naming import child_name, expand
 from epp.manifests.services import flag_values, merge
 from tests.manifests.support import GATEWAY, ROUTE, mistakes, swap, told, topology
@@ -26,7 +29,8 @@ def service(spec: str, *, name: str = "s", pool: str = "s-inference-pool", more:
 
 
 def config_of(spec: str, more: str = "") -> str | None:
-    return topology(service(spec, more=more)).pools[0].picker_config
+    config = topology(service(spec, more=more)).pools[0].picker_config
+    return None if config is None else config.text
 
 
 MODEL = "  model: {uri: hf://x, name: m}\n"
@@ -211,3 +215,29 @@ def test_expressions() -> None:
         == "m ns n-x"
     )
     assert expand("{{ .Other }} {{ }", **values) == "{{ .Other }} {{ }"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "inline:\n          plugins:\n          - type: queue-scorer\n            parameters: null\n          - type: BAD\n",
+        "inline:\n          plugins: [{type: queue-scorer},\n            # a line more\n            {type: BAD}]\n",
+        "inline: |\n          plugins:\n          - type: queue-scorer\n          - type: BAD\n",
+        "inline: '{plugins: [{type: BAD}]}'\n",
+        "ref: {name: c, key: k}\n",
+    ],
+)
+def test_a_picker_configuration_keeps_the_lines_of_its_file(written: str) -> None:
+    data = (
+        "\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata:\n  k: |\n    plugins:\n    - type: BAD2\n"
+    )
+    more = data.replace("BAD2", "BAD") if "ref:" in written else data
+    text = service(MODEL + "  router:\n    scheduler:\n      config:\n        " + written, more=more)
+    config = topology(text).pools[0].picker_config
+    assert config is not None
+    assert config.file == "-"
+    padded = "\n" * (config.line - 1) + config.text
+    with pytest.raises(ConfigErrors) as raised:
+        load_text(padded, collect(), source="x")
+    (finding,) = [one for one in raised.value.findings if "'BAD'" in one.text or '"BAD"' in one.text]
+    assert "BAD" in text.splitlines()[finding.line - 1]

@@ -59,8 +59,7 @@ def picker_config(
     `source` is what mistakes are told of. Raises `ConfigErrors`.
     """
     catalog = collect(*plugin_dirs)
-    checked = load_text(text or "", catalog, source=source)
-    assemble(checked, lambda: 0.0, rng_seed=0)
+    checked = assemble(load_text(text or "", catalog, source=source), lambda: 0.0, rng_seed=0).configuration
     node = parse_document(text or "", Findings())
     document: dict[str, Any] = (node.plain() if node is not None else None) or {
         "apiVersion": API_VERSION,

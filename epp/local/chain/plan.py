@@ -97,6 +97,12 @@ class Plan:
         return f"http://localhost:{self.places.listeners[min(self.places.listeners)].port}"
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What is probably not meant: in the manifests, and in the configurations of pickers."""
+        checked = [pool.config.checked for pool in self.pools]
+        return (*self.topology.warnings, *(f"{one.source}: {text}" for one in checked for text in one.warnings))
+
+    @property
     def all_pods(self) -> Iterator[SimPod]:
         """All simulated pods."""
         for pool in self.pools:
@@ -172,10 +178,14 @@ class _Groups:
         stem = _stem(pool.name)
         costs, conflicts = costs_of(self._topology.routes, pool.name)
         self.told += conflicts
-        source = f"the EndpointPickerConfig of InferencePool {pool.name}"
+        source, given = f"the EndpointPickerConfig of InferencePool {pool.name}", pool.picker_config
+        if given is not None and given.file:
+            source = f"{source} in {given.file}"
         wishes = self._wishes
         added = parameters(costs, wishes.include_usage, pool.name)
-        config = picker_config(pool.picker_config, added, source, wishes.plugin_dirs)
+        # Lines before it, so that mistakes have the lines of the file.
+        text = "\n" * (given.line - 1) + given.text if given is not None else None
+        config = picker_config(text, added, source, wishes.plugin_dirs)
         pods = () if pool.endpoints else self._simulate(f"InferencePool {pool.name}", stem, pool, pool.port)
         if pods:
             servers = [Server(pod.name, pod.place) for pod in pods]
