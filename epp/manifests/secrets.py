@@ -81,7 +81,11 @@ def _text(sources: Sources, policy: Document, path: tuple[Step, ...], name: str)
     if text is None:
         directory = sources.secrets_dir or f"${DIRECTORY}"
         remedy = f"set {variable}, write it to {directory}/{name}/{KEY}, or add the Secret"
-        sources.mistake(policy, path, f"key {KEY} of Secret {name} is not to be found; {remedy}")
+        text = f"key {KEY} of Secret {name} is not to be found"
+        if sources.stand_in:
+            sources.warn(policy, path, f"{text}, and nothing starts without it; {remedy}")
+            return sources.stand_in
+        sources.mistake(policy, path, f"{text}; {remedy}")
         return ""
     text = text.strip()
     fault = _fault(text)

@@ -40,13 +40,15 @@ class EndpointBook:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """All that resolving looks things up in. `used`: titles of the objects that something refers to."""
+    """All that resolving looks things up in. `used`: titles of the objects that something refers to; `stand_in`: what
+    takes the place of a key that is not to be found, "" where that is a mistake."""
 
     documents: Documents
     remarks: Remarks
     endpoints: EndpointBook
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     secrets_dir: Path | None = None
+    stand_in: str = field(default="", repr=False)
     used: set[str] = field(default_factory=set)
 
     def find(self, kind: str, full_name: str) -> Document | None:

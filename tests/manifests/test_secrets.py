@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from epp.manifests import resolve
 from epp.manifests.secrets import variable_of
 from epp.manifests.topology import ApiKey, Secret
 from tests.manifests.support import SMALL, documents, mistakes, topology
@@ -57,6 +58,15 @@ def test_missing_key_names_the_remedies() -> None:
         in line
     )
     assert "default/the-key/apiKey" in line
+
+
+def test_a_stand_in_takes_the_place_of_a_missing_key_and_of_no_other() -> None:
+    made = resolve(documents(SMALL + POLICY), environ={}, stand_in="none")
+    assert made.backends[0].key == ApiKey(Secret("none"))
+    (line,) = made.warnings
+    assert f"is not to be found, and nothing starts without it; set {VARIABLE}" in line
+    made = resolve(documents(SMALL + POLICY), environ={VARIABLE: "sk"}, stand_in="none")
+    assert (made.backends[0].key, made.warnings) == (ApiKey(Secret("sk")), ())
 
 
 @pytest.mark.parametrize("body", ["stringData: {apikey: hushhush}", "{}", "stringData: {}"])

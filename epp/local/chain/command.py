@@ -38,9 +38,11 @@ _VALIDATE_S = 60.0
 def run(args: argparse.Namespace, passed_on: tuple[str, ...], envoy: Path) -> int:
     """Do what the flags say; returns the exit code. Raises `EppError`."""
     documents = read_files([Path(name) for name in args.files])
-    topology = resolve(documents, pools=pools(args.pool), environ=os.environ)
+    only_told = args.check or args.print_envoy
+    stand_in = "missing" if only_told else ""
+    topology = resolve(documents, pools=pools(args.pool), environ=os.environ, stand_in=stand_in)
     wishes = Wishes(args.port, args.pods, args.include_usage, args.speed, tuple(args.plugin_dir))
-    ports = Ports(random.Random(), usual=args.port != 0, look=not (args.check or args.print_envoy))
+    ports = Ports(random.Random(), usual=args.port != 0, look=not only_told)
     with contextlib.closing(ports):
         return _run(args, passed_on, envoy, make_plan(topology, wishes, ports))
 
@@ -84,8 +86,8 @@ def _environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _tell_read(plan: Plan, topology: Topology, out: TextIO) -> None:
     print(f"read {', '.join('stdin' if str(file) == STDIN else str(file) for file in topology.files)}", file=out)
-    for warning in topology.warnings:
-        print(f"  note: {warning}", file=out)
+    for note in plan.notes:
+        print(f"  note: {note}", file=out)
     if plan.unsupported:
         print(f"not done ({len(plan.unsupported)}):", file=out)
     for item in plan.unsupported:

@@ -216,6 +216,6 @@ def told(plan: Plan) -> dict[str, Any]:
         "backends": {backend.backend.name: list(map(str, backend.places)) for backend in plan.backends},
         "simulated": [pod.name for pod in plan.all_pods],
         "unsupported": list(map(str, plan.unsupported)),
-        "warnings": list(plan.topology.warnings),
+        "warnings": list(plan.notes),
         "metrics": pages(plan),
     }
