@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from epp.local.chain.follow import request_line
+from epp.local.chain.follow import Follow, request_line
 from epp.local.chain.left import left_words, over_words, watched
 from epp.manifests.limits import LimitPolicy, LimitRule, Unit
 
@@ -16,6 +18,10 @@ REFUSED = "delayed_connect_error:_Connection_refused"
 NOT_TRUSTED = (
     "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_X509_verify_cert:"
     "_certificate_verification_error_at_depth_0:_self_signed_certificate:TLS_error_end"
+)
+ANOTHER_NAME = (
+    "TLS_error:|268435581:SSL_routines:OPENSSL_internal:CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_SAN_matcher,"
+    "_certificate_SANs_are_[DNS:a.example]:TLS_error_end"
 )
 AWAY = (
     "ext_proc_error_gRPC_error_14{upstream_connect_error_or_disconnect/reset_before_headers._reset_reason:"
@@ -80,6 +86,10 @@ def test_only_watched_is_what_no_other_rule_enforces() -> None:
             f"the certificate of {SERVER} is not trusted: self signed certificate",
         ),
         (
+            {"status": 503, "flags": "UF", "failure": ANOTHER_NAME, "upstream": SERVER},
+            f"the certificate of {SERVER} is for another name: DNS:a.example",
+        ),
+        (
             {
                 "status": 503, "flags": "UF", "upstream": SERVER,
                 "failure": "TLS_error:|268435703:SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end",
@@ -125,6 +135,29 @@ def test_only_watched_is_what_no_other_rule_enforces() -> None:
 def test_why_and_by_whom(entry: dict[str, Any], said: str) -> None:
     line = request_line({"user": "u", "model": "m", "status": 200, "duration_ms": 7, "flags": "-", **entry})
     assert line.partition(" ms")[2].strip() == said
+
+
+def test_a_simulated_pod_that_had_not_answered_yet_has_its_name() -> None:
+    entry = {"status": 0, "flags": "DC", "upstream": SERVER}
+    assert request_line(entry, names={SERVER: "pod-1"}).endswith("the client left: no tokens charged, by pod-1")
+    assert request_line({**entry, "flags": "UC"}, names={SERVER: "pod-1"}).endswith(f"{SERVER} closed the connection")
+
+
+async def test_why_a_request_of_the_try_out_failed_is_asked_of_envoy() -> None:
+    said: list[str] = []
+    follow = Follow(said.append, lambda: 0.0)
+
+    def entry(name: str) -> str:
+        return json.dumps({"status": 503, "flags": "UF", "failure": REFUSED, "upstream": SERVER, "request_id": name})
+
+    follow.envoy_line(entry("early"))
+    assert await follow.why("early") == f"connection refused by {SERVER}"
+    asking = asyncio.ensure_future(follow.why("late"))
+    await asyncio.sleep(0)
+    follow.envoy_line(entry("another"))
+    follow.envoy_line(entry("late"))
+    assert await asking == f"connection refused by {SERVER}"
+    assert said == []
 
 
 def test_no_answer_has_no_status_and_reasons_are_no_commands_to_a_terminal() -> None:

@@ -220,6 +220,7 @@ def test_a_request_in_one_line() -> None:
     assert "429     12 ms  over 1000 an hour, again in 1715 s" in line(3, over)
     assert not over_limit(answered(429))
     assert "no body" in line(4, answered(503))
+    assert "ms  connection refused by a:1, by pod-0" in line(4, answered(503), why="connection refused by a:1")
 
 
 def test_envoys_lines_are_requests_or_complaints() -> None:

@@ -64,6 +64,9 @@ def failure(value: Value, *, charged: bool) -> str:
 def _no_connection(value: Value) -> str:
     upstream, reason = value("upstream") or "the server", value("failure").replace("_", " ")
     if "certificate verify failed" in reason.lower():
+        names = re.search(r"SANs are \[([^]]*)\]", reason)
+        if names is not None:
+            return f"the certificate of {upstream} is for another name: {_short(names[1]) or 'none'}"
         why = re.search(r"depth \d+: ?([^:]+)", reason) or re.search(r"verify cert failed: ?([^:]+)", reason)
         return f"the certificate of {upstream} is not trusted" + (f": {_short(why[1])}" if why else "")
     if "TLS error" in reason:

@@ -7,7 +7,10 @@ are Envoy's own complaints.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from epp.local.chain.failures import client_left, failure, flags
@@ -17,37 +20,59 @@ from epp.local.few import Few, Later, on_loop
 
 _SHOWN = 80
 _LONGEST = 400
+_MOST_EARLY = 1000
+_PATIENCE_S = 1.0
+_NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
 class Follow:
-    """Silent until `begin`. `say` gets one line at a time; `only_watched`: limits that refuse nobody."""
+    """Silent until `begin`. `say` gets one line at a time; `only_watched`: limits that refuse nobody; `names`: of
+    servers, by their addresses."""
 
     def __init__(
         self,
         say: Callable[[str], None],
         clock: Callable[[], float],
         only_watched: Watched = frozenset(),
+        names: Mapping[str, str] = _NO_NAMES,
         later: Later = on_loop,
     ) -> None:
         self._say = say
         self._few = Few(say, clock, later)
         self._only_watched = only_watched
+        self._names = names
         self._on = False
         self._told: set[str] = set()
+        self._early: dict[str, dict[str, Any]] = {}
+        self._came = asyncio.Event()
 
     def begin(self) -> None:
         """From now on, show."""
+        self._early.clear()
         self._on = True
 
     def told(self, request_id: str) -> None:
         """This request was shown in another way; its entry may come a little later."""
         self._told.add(request_id)
 
+    async def why(self, request_id: str) -> str:
+        """What was wrong with a request that failed before `begin`; "" when Envoy does not tell it soon."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE_S):
+                while request_id not in self._early:
+                    self._came.clear()
+                    await self._came.wait()
+        entry = self._early.pop(request_id, None)
+        return "" if entry is None else failure(_Values(entry), charged=bool(entry.get("costs")))
+
     def envoy_line(self, text: str) -> None:
         """One line that Envoy wrote."""
-        if not self._on:
-            return
         entry = _entry(text)
+        if not self._on:
+            if entry is not None and _loud(entry) and len(self._early) < _MOST_EARLY:
+                self._early[str(entry.get("request_id"))] = entry
+                self._came.set()
+            return
         if entry is None:
             if "][error]" in text or "][critical]" in text:
                 self._say(f"  Envoy: {text}")
@@ -55,7 +80,7 @@ class Follow:
         if entry.get("request_id") in self._told:
             self._told.discard(entry["request_id"])
             return
-        self._few.line(lambda: request_line(entry, self._only_watched), loud=_loud(entry))
+        self._few.line(lambda: request_line(entry, self._only_watched, self._names), loud=_loud(entry))
 
 
 def _entry(text: str) -> dict[str, Any] | None:
@@ -82,20 +107,23 @@ class _Values:
         return "".join(letter if letter.isprintable() else "?" for letter in str(found)[:_LONGEST])
 
 
-def request_line(entry: dict[str, Any], only_watched: Watched = frozenset()) -> str:
+def request_line(
+    entry: dict[str, Any], only_watched: Watched = frozenset(), names: Mapping[str, str] = _NO_NAMES
+) -> str:
     """One request that is over, in one line."""
     value, costs = _Values(entry), entry.get("costs")
     over = "RL" in flags(value)
     limit = value("limit")
     wrong = "" if over else failure(value, charged=bool(costs))
-    by = value("pod") or value("upstream")
+    upstream = value("upstream")
+    by = value("pod") or names.get(upstream, upstream)
     parts = [
         wrong,
         _costs(costs) if isinstance(costs, dict) else "",
         over_words(limit, value("reset"), only_watched)
         if over
         else left_words(limit, value("remaining"), only_watched),
-        f"by {by}" if by and by not in wrong else "",
+        f"by {by}" if by and (not upstream or upstream not in wrong) else "",
     ]
     who = value("user")[:_SHOWN] or "(no user)"
     what = value("model")[:_SHOWN] or f"{value('method')} {value('path')[:_SHOWN]}"

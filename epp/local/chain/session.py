@@ -67,7 +67,8 @@ class ChainSession:
         self._out = out
         self._printer = Printer(err if config.json else out)
         self._only_watched = watched(config.plan.topology.limits)
-        self._follow = Follow(self._printer.line, time.monotonic, self._only_watched)
+        names = {str(pod.place): pod.name for pod in config.plan.all_pods}
+        self._follow = Follow(self._printer.line, time.monotonic, self._only_watched, names)
         self._ready = False
         self._early: list[str] = []
         self._tried_out = False
@@ -158,7 +159,9 @@ class ChainSession:
         async for outcome in try_out(session, models(self._config.plan), self._config.requests):
             outcomes.append(outcome)
             self._follow.told(outcome.request_id)
-            self._printer.line(line(len(outcomes), outcome, self._only_watched))
+            broken = not outcome.ok and not 200 < outcome.status < 500
+            why = await self._follow.why(outcome.request_id) if broken else ""
+            self._printer.line(line(len(outcomes), outcome, self._only_watched, why))
         if outcomes:
             self._printer.line()
         return outcomes

@@ -65,14 +65,15 @@ def over_limit(outcome: Outcome) -> bool:
     return outcome.status == 429 and "x-ratelimit-limit" in outcome.headers
 
 
-def line(number: int, outcome: Outcome, only_watched: Watched = frozenset()) -> str:
-    """One request: user, model, answer, tokens, what was left of the limit when its answer began."""
+def line(number: int, outcome: Outcome, only_watched: Watched = frozenset(), why: str = "") -> str:
+    """One request: user, model, answer, tokens, what was left of the limit when its answer began. `why` it failed,
+    where more is known than its answer says."""
     said = f"{outcome.prompt_tokens} + {outcome.completion_tokens} tokens" if outcome.ok else ""
     if over_limit(outcome):
         said = over_words(
             outcome.headers["x-ratelimit-limit"], outcome.headers.get("x-ratelimit-reset", ""), only_watched
         )
-    parts = [said or outcome.error, _left(outcome, only_watched), f"by {outcome.pod}" if outcome.pod else ""]
+    parts = [said or why or outcome.error, _left(outcome, only_watched), f"by {outcome.pod}" if outcome.pod else ""]
     told = ", ".join(part for part in parts if part)
     head = f"{number:3d}  {USER_HEADERS['x-user-id']}  {outcome.ask.title:<28}"
     return f"{head} {outcome.status or '---'} {outcome.latency_ms:6.0f} ms  {told}"
