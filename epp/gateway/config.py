@@ -22,6 +22,7 @@ import msgspec
 from epp.contract.aigateway import COST_NAMESPACE
 from epp.contract.errors import ConfigError
 from epp.gateway.names import header_fault
+from epp.gateway.wording import faults
 from epp.plugins.costs.rules import CostType
 
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -89,10 +90,19 @@ def read_config(text: str | bytes, source: str) -> GatewayConfig:
     try:
         config = _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"gateway configuration {source}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"gateway configuration {source}: {_told(text, error)}") from None
     for fault in _faults(config):
         raise ConfigError(f"gateway configuration {source}: {fault}")
     return config
+
+
+def _told(text: str | bytes, error: Exception) -> str:
+    """The first fault with its place, or what the decoder says where the document is no JSON; one line."""
+    found: list[str] = []
+    if isinstance(error, msgspec.ValidationError):
+        found = list(faults(msgspec.json.decode(text), GatewayConfig))
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return " ".join(f"{found[0] if found else error}{more}".split())
 
 
 def write_config(config: GatewayConfig) -> bytes:

@@ -71,15 +71,17 @@ _UNROUTED = ModelConfig("backend")
 
 
 class Models:
-    """The models of one Envoy listener, or of all. Raises `ConfigError` for costs that cannot be."""
+    """The models of one Envoy listener, or of all; `place` names it in messages. Raises `ConfigError` for costs that cannot be."""
 
     __slots__ = ("_others", "_plans", "_routes", "names")
 
-    def __init__(self, served: ListenerConfig, counting: Counting) -> None:
+    def __init__(self, served: ListenerConfig, counting: Counting, place: str = "listeners") -> None:
         self.names = tuple(served.models)
-        self._plans = {name: _plan(name, entry, counting) for name, entry in served.models.items()}
+        self._plans = {
+            name: _plan(name, entry, counting, f"{place}.models.{name}") for name, entry in served.models.items()
+        }
         self._routes = {name: plan.route(name, reused=True) for name, plan in self._plans.items()}
-        self._others = _plan(OTHER, served.others or _UNROUTED, counting)
+        self._others = _plan(OTHER, served.others or _UNROUTED, counting, f"{place}.others")
 
     def plan(self, model: str) -> Plan:
         """What becomes of requests for `model`."""
@@ -90,11 +92,11 @@ class Models:
         return self._routes.get(model) or self._others.route(model)
 
 
-def _plan(label: str, entry: ModelConfig, counting: Counting) -> Plan:
+def _plan(label: str, entry: ModelConfig, counting: Counting, place: str) -> Plan:
     try:
         return Plan(label, entry, counting)
     except ConfigError as error:
-        raise ConfigError(f"model {label}: {error}") from None
+        raise ConfigError(f"{place}: {error}") from None
 
 
 class Served:
@@ -105,7 +107,7 @@ class Served:
     def __init__(self, config: GatewayConfig, meter: Meter) -> None:
         counting = Counting(config.metadata_namespace, config.tenant_header, meter)
         self._by_listener: Mapping[str, Models] = {
-            name: Models(one, counting) for name, one in config.listeners.items()
+            name: Models(one, counting, f"listeners.{name}") for name, one in config.listeners.items()
         }
         self._all = Models(_merged(config), counting)
         self.paths = Paths(config.path_prefixes)

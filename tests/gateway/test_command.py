@@ -75,7 +75,7 @@ def test_the_documents_example_is_a_configuration() -> None:
                 '{"listeners": {"80": {"models": {"m": {"target": "backend", "counts": true,'
                 ' "costs": [{"metadataKey": "a", "type": "CEL"}]}}}}}'
             ),
-            "model m: costs[0].cel",
+            "listeners.80.models.m: costs[0].cel",
         ),
     ],
 )

@@ -50,18 +50,32 @@ def test_what_is_written_is_read() -> None:
     [
         ("", "Input data was truncated"),
         ("[]", "Expected `object`, got `array`"),
-        ("{}", "missing required field `listeners`"),
-        ('{"listeners": {}, "tenant": "x"}', "unknown field `tenant`"),
-        ('{"listeners": {"80": {"models": {"m": {"target": "pod"}}}}}', "$.listeners[...].models[...].target"),
-        ('{"listeners": {}, "bodyLimitBytes": 12}', "Expected `int` >= 1024"),
+        ("{}", "the document: listeners is missing"),
+        (
+            '{"listeners": {}, "tenant": "x"}',
+            'the document: unknown field "tenant"; allowed: listeners, tenantHeader',
+        ),
+        (
+            '{"listeners": {"80": {"models": {"m": {"target": "pod"}}}}}',
+            'listeners.80.models.m.target: "pod" is unknown; allowed: pool, backend',
+        ),
+        ('{"listeners": {}, "bodyLimitBytes": 12}', "bodyLimitBytes: Expected `int` >= 1024"),
         ('{"listeners": {}, "tenantHeader": "X User"}', "tenantHeader 'X User' is no header name"),
         ('{"listeners": {}, "pathPrefixes": ["/a/"]}', "'/a/' is no path"),
         ('{"listeners": {}, "pathPrefixes": []}', "pathPrefixes is empty"),
         ('{"listeners": {"80": {"models": {"a\\nb": {"target": "pool"}}}}}', "has control characters"),
         (
             '{"listeners": {"80": {"models": {"m": {"target": "backend", "costs": [{"metadataKey": "k", "type": "T"}]}}}}}',
-            "Invalid enum value 'T'",
+            'listeners.80.models.m.costs[0].type: "T" is unknown; allowed: InputToken, OutputToken, TotalToken',
         ),
+        (
+            '{"listeners": {"80": {"models": {"m": {"taget": "pool"}}}}}',
+            "models.m: unknown field \"taget\"; did you mean 'target'?",
+        ),
+        ('{"listeners": {"80": {"models": {"m": {}}}}}', "listeners.80.models.m: target is missing"),
+        ('{"listeners": {"80": {"others": {"target": 3}}}}', "listeners.80.others.target: "),
+        ('{"listeners": {"80": {"models": []}}}', "listeners.80.models: Expected `object`, got `array`"),
+        ('{"listeners": 1, "tenantHeader": 2}', "(and 1 more)"),
     ],
 )
 def test_mistakes_are_one_line_that_names_the_file(text: str, told: str) -> None:
