@@ -37,6 +37,7 @@ BUILTIN: Mapping[str, str] = MappingProxyType(
         "token-producer": "epp.config.declared:TokenProducer",
         "tokenizer": "epp.config.declared:TokenProducer",
         "openai-parser": "epp.config.declared:OpenAIParser",
+        "anthropic-parser": "epp.config.declared:AnthropicParser",
         "passthrough-parser": "epp.config.declared:PassthroughParser",
     }
 )

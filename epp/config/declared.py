@@ -190,6 +190,13 @@ class OpenAIParser:
     role: ClassVar[Role] = Role.PARSER
 
 
+@plugin("anthropic-parser", any_parameters=True)
+class AnthropicParser:
+    """Reads requests of Anthropic's messages API."""
+
+    role: ClassVar[Role] = Role.PARSER
+
+
 @plugin("passthrough-parser", any_parameters=True)
 class PassthroughParser:
     """Leaves every body unread."""

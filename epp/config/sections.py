@@ -19,7 +19,7 @@ from epp.contract.plugins import Kind
 
 GATES = ("flowControl", "haPopulateNonLeaderDatastore")
 DEAD_GATES = ("dataLayer", "prepareDataPlugins", "enableLegacyMetrics")
-DEFAULT_PARSERS = ("openai-parser", "passthrough-parser")
+DEFAULT_PARSERS = ("openai-parser", "anthropic-parser", "passthrough-parser")
 SOURCE = "metrics-data-source"
 EXTRACTOR = "core-metrics-extractor"
 

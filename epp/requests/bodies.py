@@ -19,7 +19,9 @@ from epp.requests.countless import TOKENS_LIMIT, is_countless
 from epp.requests.prompts import chat_stream, json_stream, text_stream, token_stream
 
 
-class _Common(msgspec.Struct):
+class Common(msgspec.Struct):
+    """What bodies of all APIs have."""
+
     model: Any = None
     stream: Any = None
     cache_salt: Any = None
@@ -30,34 +32,34 @@ class _Message(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
 
 
-class _Chat(_Common):
+class _Chat(Common):
     messages: list[_Message] | None = None
     tools: msgspec.Raw = msgspec.Raw()
     max_tokens: Any = None
     max_completion_tokens: Any = None
 
 
-class _Completion(_Common):
+class _Completion(Common):
     prompt: str | list[Any] | None = None
     max_tokens: Any = None
 
 
-class _Embedding(_Common):
+class _Embedding(Common):
     input: msgspec.Raw = msgspec.Raw()
 
 
-class _Response(_Common):
+class _Response(Common):
     input: msgspec.Raw = msgspec.Raw()
     instructions: msgspec.Raw = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
     max_output_tokens: Any = None
 
 
-class _Conversation(_Common):
+class _Conversation(Common):
     items: msgspec.Raw = msgspec.Raw()
 
 
-class _Image(_Common):
+class _Image(Common):
     prompt: Any = None
 
 
@@ -88,23 +90,23 @@ MOST_PROMPTS = 2048
 def read_chat(body: bytes) -> Parsed:
     """A chat completion."""
     if is_countless(body):
-        return _read_countless(body, "messages", "invalid chat completions request: must have valid messages field")
-    chat = _decode(_chat, body, "invalid chat completions request: must have valid messages field")
+        return read_countless(body, "messages", "invalid chat completions request: must have valid messages field")
+    chat = decode(_chat, body, "invalid chat completions request: must have valid messages field")
     if not chat.messages:
         raise BadRequest("invalid chat completions request: must have valid messages field")
     stream = chat_stream(bytes(chat.tools), ((m.role, m.content) for m in chat.messages))
-    return _parsed(chat, (stream,), chat.max_completion_tokens or chat.max_tokens)
+    return parsed(chat, (stream,), chat.max_completion_tokens or chat.max_tokens)
 
 
 def read_completion(body: bytes) -> Parsed:
     """A completion: one text, several, or token ids."""
     if is_countless(body, TOKENS_LIMIT):
-        return _read_countless(body, "prompt", "invalid completions request: must have prompt field")
-    completion = _decode(_completion, body, "invalid completions request: must have prompt field")
+        return read_countless(body, "prompt", "invalid completions request: must have prompt field")
+    completion = decode(_completion, body, "invalid completions request: must have prompt field")
     prompt = completion.prompt
     if prompt is None:
         raise BadRequest("invalid completions request: must have prompt field")
-    return _parsed(completion, _prompt_streams(prompt), completion.max_tokens)
+    return parsed(completion, _prompt_streams(prompt), completion.max_tokens)
 
 
 def _prompt_streams(prompt: str | list[Any]) -> tuple[bytes, ...]:
@@ -126,42 +128,43 @@ def _prompt_streams(prompt: str | list[Any]) -> tuple[bytes, ...]:
 def read_embedding(body: bytes) -> Parsed:
     """An embedding: whatever the input is, its JSON is the prompt."""
     if is_countless(body):
-        return _read_countless(body, "input", "invalid embeddings request: must have input field")
-    embedding = _decode(_embedding, body, "invalid embeddings request: must have input field")
-    return _parsed(embedding, (_required(embedding.input, "embeddings", "input"),), None)
+        return read_countless(body, "input", "invalid embeddings request: must have input field")
+    embedding = decode(_embedding, body, "invalid embeddings request: must have input field")
+    return parsed(embedding, (_required(embedding.input, "embeddings", "input"),), None)
 
 
 def read_response(body: bytes) -> Parsed:
     """A response of the Responses API."""
     if is_countless(body):
-        return _read_countless(body, "input", "invalid responses request: must have input field")
-    response = _decode(_response, body, "invalid responses request: must have input field")
+        return read_countless(body, "input", "invalid responses request: must have input field")
+    response = decode(_response, body, "invalid responses request: must have input field")
     _required(response.input, "responses", "input")
     parts = (("instructions", response.instructions), ("tools", response.tools), ("input", response.input))
     stream = json_stream([(name, bytes(raw)) for name, raw in parts if _given(raw)])
-    return _parsed(response, (stream,), response.max_output_tokens)
+    return parsed(response, (stream,), response.max_output_tokens)
 
 
 def read_conversation(body: bytes) -> Parsed:
     """A conversation: its items' JSON is the prompt."""
     if is_countless(body):
-        return _read_countless(body, "items", "invalid conversations request: must have items field")
-    conversation = _decode(_conversation, body, "invalid conversations request: must have items field")
-    return _parsed(conversation, (_required(conversation.items, "conversations", "items"),), None)
+        return read_countless(body, "items", "invalid conversations request: must have items field")
+    conversation = decode(_conversation, body, "invalid conversations request: must have items field")
+    return parsed(conversation, (_required(conversation.items, "conversations", "items"),), None)
 
 
 def read_image(body: bytes) -> Parsed:
     """An image generation; there is no prefix cache to follow, so no prompt stream."""
     if is_countless(body):
-        return _read_countless(body, "prompt", "invalid images generations request: must have prompt field")
-    image = _decode(_image, body, "invalid images generations request: must have prompt field")
+        return read_countless(body, "prompt", "invalid images generations request: must have prompt field")
+    image = decode(_image, body, "invalid images generations request: must have prompt field")
     if not isinstance(image.prompt, str) or not image.prompt:
         raise BadRequest("invalid images generations request: must have prompt field")
-    return _parsed(image, (), None)
+    return parsed(image, (), None)
 
 
-def _read_countless(body: bytes, field: str, wrong_shape: str) -> Parsed:
-    found = _decode(countless.decoder, body, wrong_shape)
+def read_countless(body: bytes, field: str, wrong_shape: str) -> Parsed:
+    """A body of very many values: its prompt is the JSON of `field`. Raises `BadRequest`."""
+    found = decode(countless.decoder, body, wrong_shape)
     stream = text_stream(countless.required(getattr(found, field), wrong_shape))
     return Parsed(
         model=_model(countless.model_of(found.model)),
@@ -172,7 +175,8 @@ def _read_countless(body: bytes, field: str, wrong_shape: str) -> Parsed:
     )
 
 
-def _parsed(body: Any, prompts: tuple[bytes, ...], limit: Any) -> Parsed:
+def parsed(body: Common, prompts: tuple[bytes, ...], limit: Any) -> Parsed:
+    """What routing needs of `body`. Raises `BadRequest` where it names no model."""
     return Parsed(
         model=_model(body.model),
         stream=body.stream is True,
@@ -194,7 +198,8 @@ _NO_NUMBER = "Number out of range"
 """How msgspec begins the error for a number like 1e999, in whatever field."""
 
 
-def _decode(decoder: Any, body: bytes, wrong_shape: str) -> Any:
+def decode(decoder: Any, body: bytes, wrong_shape: str) -> Any:
+    """The body by `decoder`. Raises `BadRequest`, with `wrong_shape` where it is JSON of another shape."""
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from epp.contract.errors import BadRequest
 from epp.requests import bodies
 from epp.requests.bodies import Parsed, Reader
+from epp.requests.messages import read_messages
 
 OPENAI: Mapping[str, Reader] = {
     "chat/completions": bodies.read_chat,
@@ -30,6 +31,15 @@ OPAQUE = Parsed(model="", stream=False, prompts=(), cache_salt="", max_output_to
 """What is known of a body that nobody reads."""
 
 
+def _unread(body: bytes) -> Parsed:
+    return OPAQUE
+
+
+ANTHROPIC: Mapping[str, Reader] = {"messages": read_messages, "messages/count_tokens": _unread}
+"""Suffixes of the `anthropic-parser`. Counting tokens generates nothing, so that it goes anywhere."""
+ALL: Mapping[str, Reader] = {**OPENAI, **ANTHROPIC}
+
+
 def request_path(headers: Mapping[str, str]) -> str:
     """The path by which a parser is chosen, without query."""
     path = headers.get(":path") or headers.get("x-original-path") or headers.get("x-forwarded-path")
@@ -41,7 +51,7 @@ class Parser:
 
     __slots__ = ("_opaque_allowed", "_readers")
 
-    def __init__(self, readers: Mapping[str, Reader] = OPENAI, *, opaque_allowed: bool = True) -> None:
+    def __init__(self, readers: Mapping[str, Reader] = ALL, *, opaque_allowed: bool = True) -> None:
         self._readers = dict(readers)
         self._opaque_allowed = opaque_allowed
 

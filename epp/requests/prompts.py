@@ -64,19 +64,20 @@ def _add_block(out: bytearray, block: dict[str, Any]) -> None:
         if isinstance(text, str):
             out += text.encode("utf-8", "surrogatepass")
     elif kind == "image_url":
-        _add_asset(out, _url(block, "image_url"), IMAGE_TOKENS)
+        add_asset(out, _url(block, "image_url"), IMAGE_TOKENS)
     elif kind == "video_url":
-        _add_asset(out, _url(block, "video_url"), VIDEO_TOKENS)
+        add_asset(out, _url(block, "video_url"), VIDEO_TOKENS)
     elif kind == "input_audio":
         audio = block.get("input_audio")
         data = audio.get("data") if isinstance(audio, dict) else None
         fmt = audio.get("format") if isinstance(audio, dict) else None
         data = data if isinstance(data, str) else ""
         length = len(data) + (len(fmt) if isinstance(fmt, str) else 0)
-        _add_asset(out, data, max(1, -(-length // 4)))
+        add_asset(out, data, max(1, -(-length // 4)))
 
 
-def _add_asset(out: bytearray, identity: str, tokens: int) -> None:
+def add_asset(out: bytearray, identity: str, tokens: int) -> None:
+    """Append the placeholder of an image or the like, told from others by its URL or data."""
     out += bytes(-len(out) % 4)
     if len(out) >= ASSET_BYTES_LIMIT:
         tokens = 1

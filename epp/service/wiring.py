@@ -28,7 +28,7 @@ from epp.observe.decision.file import DecisionLog
 from epp.observe.decision.line import LineMaker
 from epp.observe.recorder import Recorder
 from epp.prefix.tracker import PrefixTracker
-from epp.requests.parser import OPENAI, Parser
+from epp.requests.parser import ANTHROPIC, OPENAI, Parser
 from epp.scheduling.guard import Guarded
 from epp.scheduling.profile import Profile
 from epp.scheduling.scheduler import Scheduler
@@ -198,7 +198,11 @@ def _parser(configuration: Configuration) -> Parser:
     types = {configuration.instance(name).spec.type for name in configuration.parsers}
     if configuration.parsers_origin is Origin.DEFAULT:
         return Parser()
-    return Parser(OPENAI if "openai-parser" in types else {}, opaque_allowed="passthrough-parser" in types)
+    readers = {
+        **(OPENAI if "openai-parser" in types else {}),
+        **(ANTHROPIC if "anthropic-parser" in types else {}),
+    }
+    return Parser(readers, opaque_allowed="passthrough-parser" in types)
 
 
 def _prefix_key(assembly: Assembly) -> DataKey[PrefixMatch]:

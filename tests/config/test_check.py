@@ -52,7 +52,7 @@ def test_the_plan_of_a_good_configuration(write: Path, capsys: pytest.CaptureFix
         "scraped    by metrics-data-source",
         "  waiting for queues",
         "bodies     parsed for approx-prefix-cache-producer",
-        "parsers    openai-parser, passthrough-parser  (default)",
+        "parsers    openai-parser, anthropic-parser, passthrough-parser  (default)",
         "responses  no plugin reads them",
         "endpoints  from file-discovery, file /etc/endpoints.yaml",
         "  line 6: plugin 'load-aware-scorer' (load-aware-scorer) is in no scheduling profile and has no effect",

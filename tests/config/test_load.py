@@ -82,7 +82,7 @@ def test_nothing_given_is_the_built_in_configuration(load: Load, text: str) -> N
     assert [(source.name, source.extractors) for source in found.sources] == [
         ("metrics-data-source", ("core-metrics-extractor",))
     ]
-    assert found.parsers == ("openai-parser", "passthrough-parser")
+    assert found.parsers == ("openai-parser", "anthropic-parser", "passthrough-parser")
     assert found.discovery is None
     assert {i.origin for i in found.instances} == {Origin.DEFAULT}
     needed = Reads.WAITING | Reads.KV_UTILIZATION | Reads.PREFIX_MATCH | Reads.PROMPT
@@ -135,7 +135,7 @@ def test_generated_and_sample_configurations_load(
         ("no-hit-lru-scorer", None), ("decode-filter", None), ("pd-profile-handler", "single-profile-handler"),
         ("prefill-header-handler", None), ("disagg-profile-handler", "single-profile-handler"),
         ("session-affinity-scorer", None), ("decision-tree-filter", None),
-        ("precise-prefix-cache-scorer", "prefix-cache-scorer"), ("anthropic-parser", None),
+        ("precise-prefix-cache-scorer", "prefix-cache-scorer"), ("sglanghttp-parser", None),
         ("vllmhttp-parser", None), ("always-disagg-pd-decider", None), ("context-length-aware", None),
     ],
 )  # fmt: skip

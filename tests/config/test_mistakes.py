@@ -118,9 +118,10 @@ SECTIONS = [
     (f"{QUEUE}data: {{}}\ndataLayer: {{}}\n", "line 2: 'data' and 'dataLayer' are both given; keep 'dataLayer'"),
     (f"{QUEUE}requestHandler: {{parsers: [{{pluginRef: openai-parsr}}]}}\n",
      ("line 2: requestHandler.parsers[0] references undefined plugin 'openai-parsr'; did you mean 'openai-parser'?"
-     " allowed: openai-parser, passthrough-parser")),
+     " allowed: openai-parser, anthropic-parser, passthrough-parser")),
     (f"{QUEUE}parser: {{pluginRef: queue-scorer}}\n",
-     "line 2: parser: 'queue-scorer' (queue-scorer) is not a parser; allowed: openai-parser, passthrough-parser"),
+     ("line 2: parser: 'queue-scorer' (queue-scorer) is not a parser;"
+      " allowed: openai-parser, anthropic-parser, passthrough-parser")),
     (f"{QUEUE}flowControl: {{maxBytes: -1}}\n",
      ("line 2: flowControl.maxBytes: -1 is not a quantity; allowed: a quantity, not negative, such as 5000, \"2k\" or"
      ' "1Gi"')),

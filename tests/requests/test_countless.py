@@ -27,6 +27,7 @@ def listed(field: str, unit: bytes, count: int) -> tuple[bytes, bytes]:
         ("/v1/completions", "prompt"),
         ("/v1/embeddings", "input"),
         ("/v1/responses", "input"),
+        ("/v1/messages", "messages"),
         ("/v1/conversations", "items"),
         ("/v1/images/generations", "prompt"),
     ],

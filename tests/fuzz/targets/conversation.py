@@ -16,6 +16,10 @@ CHAT = b'{"model":"m","messages":[{"role":"user","content":"hello there"}],"stre
 BODIES = (
     ("/v1/chat/completions", CHAT),
     ("/v1/completions", b'{"model":"m","prompt":["a",[1,2,3]],"max_tokens":5,"cache_salt":"s"}'),
+    (
+        "/v1/messages",
+        b'{"model":"m","max_tokens":9,"system":[{"type":"text","text":"be brief"}],"messages":[{"role":"user","content":"hello"}]}',
+    ),
     ("/v1/responses?x=1", b'{"model":"m","input":"hello","instructions":"be brief","max_output_tokens":9}'),
     ("/v1/embeddings", b'{"model":"m","input":["a","b"]}'),
     ("/elsewhere", b"opaque"),
