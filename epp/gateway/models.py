@@ -71,7 +71,8 @@ _UNROUTED = ModelConfig("backend")
 
 
 class Models:
-    """The models of one Envoy listener, or of all; `place` names it in messages. Raises `ConfigError` for costs that cannot be."""
+    """The models of one Envoy listener, or of all; `place` names it in messages. Raises `ConfigError` for costs that
+    cannot be."""
 
     __slots__ = ("_others", "_plans", "_routes", "names")
 

@@ -44,7 +44,8 @@ class Sender:
 
     def __init__(self, access: Access, *, timeout_s: float, reachable: Reachable, silence_s: float = SILENCE_S) -> None:
         if find_spec("aiohttp") is None:
-            raise StartError("the package aiohttp is not installed: run `pip install '.[kubernetes]'` in the source folder")
+            remedy = "run `pip install '.[kubernetes]'` in the source folder"
+            raise StartError(f"the package aiohttp is not installed: {remedy}")
         self._access = access
         self._timeout_s = timeout_s
         self._silence_s = silence_s
