@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from epp.config.configuration import Configuration, Instance, union
-from epp.config.findings import Findings
+from epp.config.findings import Finding, Findings
 from epp.contract.discovery import Discovery
 from epp.contract.endpoints import Clock
 from epp.contract.metering import Meter, NoMeter
@@ -147,7 +147,15 @@ def _settled(configuration: Configuration, objects: Mapping[str, Any]) -> Config
         if (isinstance(made, hooks) or _wishes(made)) and not instance.leans_on_producer:
             active.add(instance.name)
     reads = union(instance.reads for instance in instances if instance.name in active)
-    return replace(configuration, instances=tuple(instances), active=frozenset(active), reads=reads)
+    told = [str(Finding(one.line, f"{one.name}: {text}")) for one in instances for text in _odd(objects[one.name])]
+    warnings = (*configuration.warnings, *told)
+    return replace(configuration, instances=tuple(instances), active=frozenset(active), reads=reads, warnings=warnings)
+
+
+def _odd(made: object) -> tuple[str, ...]:
+    """What a plugin says of its own parameters that is probably not meant: its attribute `warnings`, if it has one."""
+    found = getattr(made, "warnings", ())
+    return tuple([one for one in found if isinstance(one, str)]) if isinstance(found, tuple) else ()
 
 
 def _wishes(made: object) -> bool:

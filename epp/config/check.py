@@ -35,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         _say(json.dumps({"ok": True, "mistakes": [], **plan_dict(configuration)}, indent=2, default=str))
     else:
-        _say(f"{configuration.source}: can be used\n\n{plan_text(configuration)}")
+        count = len(configuration.warnings)
+        odd = f", {count} warning{'s' if count > 1 else ''}" if count else ""
+        _say(f"{configuration.source}: can be used{odd}\n\n{plan_text(configuration)}")
     return 0
 
 

@@ -55,6 +55,7 @@ def plan_text(configuration: Configuration) -> str:
     handler = configuration.instance(configuration.handler)
     lines.append(f"handler    {_name(handler)}{_origin(handler.origin)}")
     lines += _producer_lines(configuration)
+    lines += _other_lines(configuration)
     lines += _work_lines(configuration)
     for title, remarks in (("warnings", configuration.warnings), ("notes", configuration.notes)):
         if remarks:
@@ -77,8 +78,18 @@ def _profile_lines(configuration: Configuration, profile: Profile) -> list[str]:
 
 def _parameter_lines(instance: Instance) -> list[str]:
     given = {name: value for name, value in _parameters(instance).items() if value not in (None, "", [], (), {})}
-    shown = ", ".join(f"{name}={value}" for name, value in given.items())
-    return [f"           {shown}"] if shown else []
+    lists = {name: value for name, value in given.items() if _is_list_of_mappings(value)}
+    shown = ", ".join(f"{name}={value}" for name, value in given.items() if name not in lists)
+    lines = [f"           {shown}"] if shown else []
+    for name, items in lists.items():
+        for number, item in enumerate(items):
+            fields = ", ".join(f"{key}={value}" for key, value in item.items() if value not in (None, ""))
+            lines.append(f"           {name}[{number}]: {fields}")
+    return lines
+
+
+def _is_list_of_mappings(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, dict) for item in value)
 
 
 def _producer_lines(configuration: Configuration) -> list[str]:
@@ -90,6 +101,19 @@ def _producer_lines(configuration: Configuration) -> list[str]:
         publishes = ", ".join(_publishes(instance))
         lines.append(f"  {_name(instance)}{_origin(instance.origin)}{'  publishes ' + publishes if publishes else ''}")
         lines += _parameter_lines(instance)
+    return lines
+
+
+def _other_lines(configuration: Configuration) -> list[str]:
+    """What acts on requests or answers without a part in scheduling."""
+    shown = {configuration.handler, *configuration.producers, configuration.discovery, configuration.detector}
+    shown |= {member for profile in configuration.profiles for member in profile.members}
+    shown |= {name for source in configuration.sources for name in (source.name, *source.extractors)}
+    shown |= set(configuration.parsers)
+    others = [one for one in configuration.instances if one.name in configuration.active and one.name not in shown]
+    lines: list[str] = []
+    for one in others:
+        lines += [f"besides    {_name(one)}{_origin(one.origin)}", *_parameter_lines(one)]
     return lines
 
 

@@ -41,7 +41,7 @@ def write(tmp_path: Path) -> Path:
 def test_the_plan_of_a_good_configuration(write: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(write / "good.yaml")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{write / 'good.yaml'}: can be used"
+    assert lines[0] == f"{write / 'good.yaml'}: can be used, 1 warning"
     for line in (
         "profile    main",
         "  scorer   prefix-cache-scorer  weight 2.5",

@@ -71,6 +71,8 @@ class LlmRequestCosts:
             raise ConfigError("costs and llmRequestCosts are two names of one list; give one of them")
         name = "llmRequestCosts" if parameters.llmRequestCosts else "costs"
         self._table = compile_costs(parameters.costs or parameters.llmRequestCosts, name)
+        nothing = f"no {name} are given: tokens are on the metrics page, and nothing is left for rate limits"
+        self.warnings = () if self._table.keys else (nothing,)
         self._namespace = parameters.metadataNamespace
         self._backend = parameters.backend
         self._tenant_header = _tenant_header(parameters.tenantHeader)
