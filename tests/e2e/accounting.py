@@ -20,7 +20,8 @@ from typing import Any
 
 import aiohttp
 
-from epp.local.sim.openai import read_ask, texts
+from epp.local.sim.apis import APIS
+from epp.local.sim.openai import texts
 from epp.local.sim.text import count_tokens
 from tests.e2e.chain import LLAMA, QWEN, TUTORIALS, Chain, chain
 
@@ -28,6 +29,7 @@ LIMIT = 1_000_000_000
 """Tokens a year for each user and model: a window that does not end while a test runs."""
 SETTLE_S = 30.0
 CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
+MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
 KINDS = (
     (CHAT, {}),
     (CHAT, {"stream": True}),
@@ -36,7 +38,14 @@ KINDS = (
     (COMPLETIONS, {"stream": True, "max_tokens": 9}),
     (EMBEDDINGS, {}),
     (CHAT, {"n": 2, "max_tokens": 12, "stream": True}),
+    (MESSAGES, {"max_tokens": 14}),
+    (MESSAGES, {"max_tokens": 11, "stream": True}),
+    (RESPONSES, {"max_output_tokens": 13}),
+    (RESPONSES, {"stream": True}),
 )
+INPUT_AND_OUTPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens")
+"""Anthropic counts the cached tokens apart; in responses they are in input_tokens, and have no such name."""
+BEGINNING = "You know all clouds by their names, and when the wind turns. " * 8
 Key = tuple[str, str]
 """A user and a model."""
 
@@ -52,12 +61,14 @@ class Books:
 
 @dataclass
 class Result:
-    """The sums. `charged` is what the limits say, by user and model; `pods` what the pods counted, by model."""
+    """The sums. `charged` is what the limits say, by user and model; `pods` what the pods counted, by model, and
+    `cached` what of it they had cached."""
 
     seconds: float
     seen: Counter[Key]
     charged: dict[Key, int]
     pods: Counter[str]
+    cached: Counter[str]
     metrics: dict[str, float]
     requests: int
     failed: list[str]
@@ -93,7 +104,7 @@ def manifests(folder: Path) -> list[Path]:
 
 def body_of(path: str, model: str, text: str, options: dict[str, Any]) -> dict[str, Any]:
     """A request for `text`."""
-    if path == CHAT:
+    if path in (CHAT, MESSAGES):
         return {"model": model, "messages": [{"role": "user", "content": text}], **options}
     return {"model": model, "prompt" if path == COMPLETIONS else "input": text, **options}
 
@@ -102,7 +113,7 @@ def prompt_tokens(path: str, body: dict[str, Any]) -> int:
     """What a pod counts for the prompt."""
     if path == EMBEDDINGS:
         return sum(map(count_tokens, texts(body["input"], "input")))
-    ask = read_ask(json.dumps(body).encode(), chat=path == CHAT)
+    ask = APIS[path].read(json.dumps(body).encode())
     return sum(map(count_tokens, ask.prompts[:: ask.n]))
 
 
@@ -129,6 +140,8 @@ async def one(
 
 def _seen(path: str, body: dict[str, Any], data: bytes) -> int:
     """The tokens of an answer: by its usage, or, where that was not asked for, one a piece of text."""
+    if path in (MESSAGES, RESPONSES):
+        return _seen_by_events(path, body, data)
     if not body.get("stream"):
         return int(json.loads(data)["usage"]["total_tokens"])
     if not data.endswith(b"data: [DONE]\n\n"):
@@ -142,11 +155,34 @@ def _seen(path: str, body: dict[str, Any], data: bytes) -> int:
     return tokens
 
 
+def _seen_by_events(path: str, body: dict[str, Any], data: bytes) -> int:
+    """The same of the APIs whose streams are named events: the usage at the end must be of the pieces before it."""
+    if not body.get("stream"):
+        usage = json.loads(data)["usage"]
+        return sum(usage.get(name, 0) for name in INPUT_AND_OUTPUT)
+    events = [json.loads(event.partition(b"\ndata: ")[2]) for event in data.split(b"\n\n")[:-1]]
+    if events[-1]["type"] != ("message_stop" if path == MESSAGES else "response.completed"):
+        raise ValueError("the stream has no end")
+    usage = events[-2]["usage"] if path == MESSAGES else events[-1]["response"]["usage"]
+    pieces = sum(event["type"] in ("content_block_delta", "response.output_text.delta") for event in events)
+    tokens = sum(usage.get(name, 0) for name in INPUT_AND_OUTPUT)
+    if tokens != prompt_tokens(path, body) + pieces:
+        raise ValueError(f"usage {usage} of {pieces} pieces")
+    return tokens
+
+
+def kind_and_model(connection: int, turn: int) -> tuple[int, str]:
+    """Which of `KINDS` a connection asks in this turn, and of which model: all of both in 2 * len(KINDS) turns."""
+    kind = (turn + connection) % len(KINDS)
+    return kind, (QWEN, LLAMA)[(turn // len(KINDS) + kind + connection) % 2]
+
+
 async def _work(session: aiohttp.ClientSession, url: str, user: str, number: int, requests: int, books: Books) -> None:
     for turn in range(requests):
-        path, options = KINDS[(turn + number) % len(KINDS)]
-        model = (QWEN, LLAMA)[(turn // len(KINDS) + turn + number) % 2]
-        text = f"{user}, connection {number}, turn {turn}: " + "tell me of clouds " * (turn % 5)
+        kind, model = kind_and_model(number, turn)
+        path, options = KINDS[kind]
+        # One beginning for all, so that some of most prompts is cached: the APIs count that in their own ways.
+        text = f"{BEGINNING}{user}, connection {number}, turn {turn}: " + "tell me of clouds " * (turn % 5)
         await one(session, url, user, path, body_of(path, model, text, options), books)
 
 
@@ -173,11 +209,13 @@ async def account(up: Chain, users: int, connections: int, requests: int) -> Res
         for model, page in metrics.items()
     }
     pods: Counter[str] = Counter()
+    cached: Counter[str] = Counter()
     for state in up.pods().values():
         assert state["requests"]["open"] == 0
         for model, counts in state["models"].items():
             pods[model] += counts["prompt_tokens"] + counts["output_tokens"]
-    return Result(seconds, books.tokens, charged, pods, totals, books.requests, books.failed)
+            cached[model] += counts["cached_tokens"]
+    return Result(seconds, books.tokens, charged, pods, cached, totals, books.requests, books.failed)
 
 
 PROBE = {"prompt": "probe", "max_tokens": 1}

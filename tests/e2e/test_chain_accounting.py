@@ -13,11 +13,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.accounting import LIMIT, account, manifests
+from tests.e2e.accounting import KINDS, LIMIT, account, kind_and_model, manifests
 from tests.e2e.chain import LLAMA, QWEN, TUTORIALS, Chain, chain, poem, until, within_one_hour
 from tests.e2e.client import JSON, Answer, head, post, receive
 
@@ -26,12 +27,13 @@ pytestmark = pytest.mark.envoy
 
 def test_every_token_of_every_user_is_charged_once(tmp_path: Path) -> None:
     with chain("-f", *manifests(tmp_path), speed=100.0) as up:
-        result = asyncio.run(account(up, users=6, connections=4, requests=14))
+        result = asyncio.run(account(up, users=6, connections=4, requests=2 * len(KINDS)))
     assert result.failed == []
     assert result.differences() == []
-    assert result.requests >= 6 * 4 * 14
+    assert result.requests >= 6 * 4 * 2 * len(KINDS)
+    assert {kind_and_model(0, turn) for turn in range(2 * len(KINDS))} == set(product(range(len(KINDS)), (QWEN, LLAMA)))
     assert len(result.charged) == 12
-    assert all(result.pods[model] > 5000 for model in (QWEN, LLAMA))
+    assert all(result.pods[model] > result.cached[model] > 5000 for model in (QWEN, LLAMA))
 
 
 def test_odd_requests_cost_what_their_pods_counted(tmp_path: Path) -> None:
