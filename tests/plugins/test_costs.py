@@ -223,7 +223,8 @@ def test_without_the_package_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(
-        ConfigError, match=r"needs the package common-expression-language \(cel\); run `pip install '\.\[cel\]'` in the source folder$"
+        ConfigError,
+        match=r"needs the package common-expression-language \(cel\); run `pip install '\.\[cel\]'` in the source folder$",
     ):
         cel("input_tokens")
     assert costs_of(EVERY, FULL)["TotalToken"] == 1500.0

@@ -34,6 +34,8 @@ DEFAULT_TIMEOUT_S = 60.0
 NO_ROUTE = (
     "No matching route found. It is likely that the model specified your request is not configured in the Gateway."
 )
+CODE = "header_missing"
+"""Of a refusal because of an absent header, as `epp gateway` has codes for its own."""
 NO_TARGET = "The route has no backend."
 ENVOY_HEADERS = ("x-envoy-upstream-service-time", "x-envoy-overloaded", "x-envoy-degraded")
 """Headers of answers that a listener can turn off; `x-envoy-` headers of requests stay, limits may need them."""
@@ -146,11 +148,11 @@ def _refusals(taken: _Taken, matchers: Sequence[route.HeaderMatcher]) -> Iterato
         for selector in limit.selectors:
             if selector.match is Match.DISTINCT:
                 text = f"the header {selector.header} is missing: what this request costs is counted by it"
-                error = {"error": {"message": text, "type": "invalid_request_error", "param": selector.header}}
+                told = {"message": text, "type": "invalid_request_error", "code": CODE, "param": selector.header}
                 yield route.Route(
                     name=f"{taken.rule.name}/without/{selector.header}",
                     match=_match([*matchers, *others, missing_or_empty(selector.header)]),
-                    direct_response=_answer(400, json.dumps(error)),
+                    direct_response=_answer(400, json.dumps({"error": told})),
                     response_headers_to_add=[_content_type("application/json")],
                 )
 

@@ -453,6 +453,7 @@ async def test_a_request_without_the_header_that_users_are_told_apart_by(
         if status == 400:
             assert answered["content-type"] == "application/json"
             assert json.loads(body)["error"]["param"] == "x-user-id"
+            assert json.loads(body)["error"]["code"] == "header_missing"
         expected = [] if entries is None else [[described(*entries)]] * 2
         calls = await gateway.limits.calls_become(len(expected))
         assert [call.descriptors for call in calls] == expected
