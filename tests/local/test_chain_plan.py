@@ -202,10 +202,11 @@ def test_what_is_odd_in_a_pickers_configuration_is_a_note_with_the_line_of_its_f
     text = "plugins:\n- {type: load-aware-scorer, parameters: {treshold: 100}}\n- type: llm-request-costs\n"
     text += "schedulingProfiles: [{name: default, plugins: [{pluginRef: load-aware-scorer}]}]\n"
     odd = both(pools=(Pool(POOL, (QWEN,), picker_config=PickerText(text, "pool.yaml", 31)),), warnings=("x: y",))
-    first, second = planned(odd).notes
+    first, second, third = planned(odd).notes
     assert first == "x: y"
     assert second.startswith(f"the EndpointPickerConfig of InferencePool {POOL} in pool.yaml: line 32: ")
     assert "\"treshold\" is ignored; did you mean 'threshold'?" in second
+    assert "line 33: llm-request-costs: no costs are given" in third
 
 
 @pytest.mark.parametrize("text", ["nothing", "host:", "host:0", "host:65536", ":80"])
