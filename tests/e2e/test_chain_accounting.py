@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.accounting import KINDS, LIMIT, account, kind_and_model, manifests
+from tests.e2e.accounting import CHAT, KINDS, LIMIT, MESSAGES, RESPONSES, account, body_of, kind_and_model, manifests
 from tests.e2e.chain import LLAMA, QWEN, TUTORIALS, Chain, chain, poem, until, within_one_hour
 from tests.e2e.client import JSON, Answer, head, post, receive
 
@@ -69,6 +69,34 @@ def test_odd_requests_cost_what_their_pods_counted(tmp_path: Path) -> None:
             assert charged == before
 
 
+def test_odd_messages_and_responses_cost_what_their_pods_counted(tmp_path: Path) -> None:
+    """Usage that a client has repeated is not the answer's, packed bodies are counted, and refusals cost nothing."""
+    false = {"parameters": {"usage": {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}}}
+    with chain("-f", *manifests(tmp_path)) as up:
+        for model in (QWEN, LLAMA):
+            for path in (MESSAGES, RESPONSES):
+                charged = 0
+                whole = body_of(path, model, "Write a poem. " * 30, {"max_tokens": 9, "max_output_tokens": 9})
+                streamed = {**whole, "stream": True}
+                repeated = {"tools": [{"type": "function", "name": "usage", **false}]}
+                for body, packed, status in (
+                    ({**whole, **repeated}, False, 200),
+                    ({**streamed, **repeated}, False, 200),
+                    (streamed, True, 200),
+                    ({**streamed, "max_tokens": 0, "max_output_tokens": 0}, False, 400),
+                ):
+                    before, data = sum_of(up.pods(), model), json.dumps(body).encode()
+                    encoding = {"content-encoding": "gzip"} if packed else {}
+                    answer = post(
+                        up.port, gzip.compress(data) if packed else data, {"x-user-id": path, **encoding}, path
+                    )
+                    assert (answer.status, answer.complete) == (status, True), body
+                    cost = sum_of(up.pods(), model) - before
+                    assert (cost > 100) == (status == 200)
+                    charged += cost
+                    until(lambda model=model, path=path, wanted=charged: spent(up, model, path) == wanted)  # type: ignore[misc]
+
+
 def spent(up: Chain, model: str, user: str) -> int:
     """What a user was charged, asked without being charged: a request that the pod refuses."""
     return LIMIT - int(up.ask(model, user, n=1000).get("x-ratelimit-remaining"))
@@ -82,15 +110,16 @@ def sum_of(pods: dict[str, dict[str, dict[str, dict[str, int]]]], model: str) ->
 
 def test_an_answer_that_its_client_does_not_wait_for_costs_nothing(tmp_path: Path) -> None:
     """As with Envoy AI Gateway: the end of an answer tells its tokens, and there is none."""
-    with chain("-f", *manifests(tmp_path), speed=1.0) as up:
+    with chain("-f", *manifests(tmp_path), speed=0.25) as up:
         for model in (QWEN, LLAMA):
-            for number, stream in enumerate((True, False)):
-                body = poem(model, stream=stream, max_tokens=400, ignore_eos=True)
+            for number, (path, stream) in enumerate(product((CHAT, MESSAGES, RESPONSES), (True, False))):
+                options = {"max_tokens": 400, "max_output_tokens": 400, "ignore_eos": True, "stream": stream}
+                body = json.dumps(body_of(path, model, "Write a poem.", options)).encode()
                 fields = {**JSON, "x-user-id": "leaver", "content-length": str(len(body))}
                 with socket.create_connection(("127.0.0.1", up.port)) as sock:
-                    sock.sendall(head("POST", "/v1/chat/completions", fields) + body)
+                    sock.sendall(head("POST", path, fields) + body)
                     if stream:
-                        some: Answer = receive(sock, until=lambda answer: answer.body.count(b"data:") > 3)
+                        some: Answer = receive(sock, until=lambda answer: answer.body.count(b"data:") > 6)
                         assert some.status == 200
                     else:
                         until(lambda model=model: running(up.pods(), model))  # type: ignore[misc]
