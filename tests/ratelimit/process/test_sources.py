@@ -9,6 +9,7 @@ import pytest
 
 from epp.contract.errors import EppError
 from epp.manifests.limits import Unit
+from epp.ratelimit.pages import line_of
 from epp.ratelimit.sources import Loaded, Sources
 from tests.ratelimit.process.gateway import DOMAIN, POLICY
 from tests.ratelimit.process.support import rules
@@ -39,6 +40,8 @@ def test_the_tutorials_policy(tmp_path: Path) -> None:
     [limit] = loaded.book.limits()
     assert limit.rule == f"{DOMAIN}.route.rule-0-match-0.rule-0-match-1_rule-0-match-1"
     assert (limit.requests, limit.unit, limit.shadow) == (1000, Unit.HOUR, False)
+    assert limit.label.endswith("/rule-0")
+    assert line_of(limit).endswith(f", label: {limit.label}")
 
 
 def test_a_policy_in_markdown_beside_rules(tmp_path: Path) -> None:
@@ -118,3 +121,16 @@ def test_the_digest_follows_names_and_contents(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").unlink()
     file.write_text(rules())
     assert sources.digest() == before
+
+
+def test_two_policies_of_one_gateway_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "two.yaml"
+    file.write_text(POLICY)
+    domains = load(file).book.domains.keys()
+    first = next(line for line in POLICY.splitlines() if line.startswith("  name:"))
+    file.write_text(f"{POLICY}\n---\n{POLICY.replace(first, '  name: another', 1)}")
+    assert any(
+        note.startswith("not done: BackendTrafficPolicy") and "has it already, and counts" in note
+        for note in load(file).notes
+    )
+    assert load(file).book.domains.keys() == domains
