@@ -28,7 +28,7 @@ class Response:
     """
 
     __slots__ = (
-        "_fresh", "_last", "_last_s", "_usage", "body_bytes", "encoded", "first_byte_s", "readable", "status",
+        "_before", "_last", "_last_s", "_usage", "body_bytes", "encoded", "first_byte_s", "readable", "status",
         "streaming",
     )  # fmt: skip
 
@@ -45,8 +45,7 @@ class Response:
             self._usage.feed(headers.get(IN_HEADER, "").encode(errors="surrogateescape"))
         self.first_byte_s: float | None = None
         self._last_s = 0.0
-        self._last = b""
-        self._fresh = True
+        self._before = self._last = b""
         self.body_bytes = 0
 
     def piece(self, chunk: bytes, at_s: float, series: Series | None) -> bool:
@@ -62,8 +61,7 @@ class Response:
         self.body_bytes += len(chunk)
         if self.readable and self._usage is not None:
             self._usage.feed(chunk)
-            self._fresh = self._last[-1:] in _NEW_LINE
-            self._last = chunk
+            self._before, self._last = self._last, chunk
         return first
 
     def told(self) -> bool:
@@ -74,7 +72,7 @@ class Response:
         chunk = self._last
         if not self.streaming or not any(mark in chunk for mark in _LAST_EVENTS):
             return False
-        begins = b"\n" + chunk if self._fresh else chunk
+        begins = b"\n" + chunk if self._before[-1:] in _NEW_LINE else chunk
         return any(b"\n" + mark in begins for mark in _LAST_EVENTS) and self.usage() is not None
 
     def usage(self) -> Usage | None:

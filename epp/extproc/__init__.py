@@ -23,11 +23,13 @@ Implement `Handler` (one per HTTP request) and give `service(open_handler)` to a
 is answered as that mode asks; the handler does not see the difference, except that NONE and STREAMED show it no body.
 """
 
-from epp.extproc.driver import PATH, Driver, Outlet, Services, service
+from epp.extproc.driver import MESSAGE_OVERHEAD_BYTES, NAME, PATH, Driver, Outlet, Services, service
 from epp.extproc.exchange import Exchange
 from epp.extproc.handler import BodyMode, End, Handler, HeaderList, HttpRequest, Immediate, Outcome, Route, Watch
 
 __all__ = [
+    "MESSAGE_OVERHEAD_BYTES",
+    "NAME",
     "PATH",
     "BodyMode",
     "Driver",

@@ -22,8 +22,12 @@ from epp.extproc.replies import Replies
 
 log = logging.getLogger("epp.extproc")
 
-PATH = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
+NAME = "envoy.service.ext_proc.v3.ExternalProcessor"
+"""What a health probe asks for."""
+PATH = f"/{NAME}/Process"
 """The gRPC path of the service."""
+MESSAGE_OVERHEAD_BYTES = 64 * 1024
+"""What a message may have around the largest body."""
 
 OK = 0
 INTERNAL = 13

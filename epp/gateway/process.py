@@ -19,7 +19,7 @@ from epp.config.load import read_text
 from epp.config.reload import ConfigWatcher
 from epp.contract.errors import ConfigError
 from epp.contract.metering import Meter
-from epp.extproc import PATH, Handler, Services
+from epp.extproc import MESSAGE_OVERHEAD_BYTES, NAME, PATH, Handler, Services
 from epp.gateway.config import read_config
 from epp.gateway.counts import Counts
 from epp.gateway.handler import Gate, Passage
@@ -40,9 +40,6 @@ log = logging.getLogger("epp.gateway")
 
 FINISH_S = 60.0
 """How long open streams may go on after the drain."""
-MESSAGE_OVERHEAD_BYTES = 64 * 1024
-"""What a message may have around the largest body."""
-SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 
 def run(options: Options) -> int:
@@ -57,7 +54,7 @@ class Process:
     def __init__(self, options: Options) -> None:
         self._options = options
         self._stop = Stop()
-        self._health = Readiness(SERVICE)
+        self._health = Readiness(NAME)
 
     async def serve(self) -> int:
         """Start, serve, drain, stop. Raises `EppError` when it cannot start."""

@@ -27,10 +27,10 @@ from epp.transport.call import INTERNAL, INVALID_ARGUMENT, UNAVAILABLE, Metadata
 
 log = logging.getLogger("epp.ratelimit")
 
-PATH = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
-"""The gRPC path of the method."""
 NAME = "envoy.service.ratelimit.v3.RateLimitService"
 """What a health probe asks for."""
+PATH = f"/{NAME}/ShouldRateLimit"
+"""The gRPC path of the method."""
 
 MESSAGE_BYTES = 1024 * 1024
 """The largest message: a call has a few descriptors of a few short entries."""

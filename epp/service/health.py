@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
+from epp.extproc import NAME as EXT_PROC
 from epp.transport.call import Service
 from epp.transport.health import LIVENESS, NOT_SERVING, READINESS, SERVING, HealthService
 
 EXTENSION = "inference-extension"
 POOL = "pool/"
-NAMES = (LIVENESS, READINESS, "", "envoy.service.ext_proc.v3.ExternalProcessor", EXTENSION)
+NAMES = (LIVENESS, READINESS, "", EXT_PROC, EXTENSION)
 
 
 class Health:

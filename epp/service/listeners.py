@@ -14,7 +14,7 @@ from typing import Any
 from epp.accesslog import PATH as ACCESS_LOG_PATH
 from epp.contract.endpoints import Clock
 from epp.contract.errors import EppError
-from epp.extproc import PATH, Services
+from epp.extproc import MESSAGE_OVERHEAD_BYTES, PATH, Services
 from epp.observe.degraded import Tell
 from epp.service.flags.options import Options
 from epp.service.health import Health
@@ -25,8 +25,6 @@ from epp.transport.tls import TlsSource
 
 log = logging.getLogger("epp.service")
 
-MESSAGE_OVERHEAD_BYTES = 64 * 1024
-"""What a message may have around the largest body."""
 HEALTH_LIMITS = Limits(message_bytes=64 * 1024, streams=1000, connections=200)
 PARTING_S = 60.0
 """How long streams on a port that nobody asks for any more may go on."""

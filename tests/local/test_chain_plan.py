@@ -19,6 +19,7 @@ from epp.local.chain.plan import Plan, Wishes, endpoints_file, make_plan
 from epp.local.gateway.places import Address
 from epp.local.ports import Ports
 from epp.manifests.topology import Backend, Cost, Listener, PickerText, Pool, Target, Tls, Topology
+from tests.e2e.stack import SEED_YAML
 from tests.local.chain_parts import BACKEND, LLAMA, POOL, QWEN, TOTAL, both, planned, route
 
 
@@ -137,25 +138,7 @@ def test_costs_are_those_of_all_routes_to_the_pool_and_a_conflict_is_told() -> N
 
 
 COUNTED = parameters([TOTAL], "off", POOL)
-SEED = """\
-apiVersion: inference.networking.x-k8s.io/v1alpha1
-kind: EndpointPickerConfig
-plugins:   # a comment
-  - type: single-profile-handler
-  - type: prefix-cache-scorer
-  - type: load-aware-scorer
-    parameters:
-          threshold: 100
-  - type: max-score-picker
-schedulingProfiles:
-  - name: default
-    plugins:
-      - pluginRef: prefix-cache-scorer
-        weight: 2.0
-      - pluginRef: load-aware-scorer
-        weight: 1.0
-      - pluginRef: max-score-picker
-"""
+SEED = SEED_YAML.replace("plugins:\n", "plugins:   # a comment\n", 1)
 
 
 def test_the_manifests_configuration_gets_one_plugin_more() -> None:
